@@ -1,1 +1,68 @@
-export const placeholder = 1;
+// The module
+export { SessionModule } from './session.module.js';
+export type {
+  Duration,
+  ResolvedSessionOptions,
+  SessionCacheOptions,
+  SessionCookieOptions,
+  SessionEventCallbacks,
+  SessionModuleOptions,
+  SessionOptionsFactory,
+  TransportOption,
+} from './options/session-options.interface.js';
+
+// Sessions by token
+export { SessionService, type CreateSessionOptions } from './core/session.service.js';
+export { ActiveSession, type RegenerateOptions, type SessionSource } from './core/active-session.js';
+export type { SessionData } from './core/session-data.js';
+export type { WriteOptions } from './core/session-engine.js';
+
+// Sessions by user and id
+export { SessionRegistry, type KillUserOptions } from './core/session.registry.js';
+export type { SessionInfo, SessionMetadata, SessionRecord } from './core/session-record.interface.js';
+
+// HTTP
+export { SessionGuard } from './http/session.guard.js';
+export { OptionalSession, PublicSession, Session } from './http/session.decorators.js';
+
+// Near cache, invalidations, events
+export { CacheService, type CacheStats } from './cache/cache.service.js';
+export { CACHE_CLEAR_JOB } from './cache/cache.scheduler.js';
+export { RedisSubscriber, type SubscriberState } from './pubsub/redis.subscriber.js';
+export {
+  SessionEvents,
+  type InvalidationOperation,
+  type SessionEndReason,
+  type SessionEventMap,
+} from './events/session-events.js';
+
+// Stores
+export {
+  SessionStore,
+  type Conflict,
+  type CreateResult,
+  type Gone,
+  type LoadedSession,
+  type MoveResult,
+  type NewSession,
+  type SessionChange,
+  type SessionStoreCapabilities,
+  type TouchResult,
+  type WriteResult,
+} from './core/session-store.js';
+export { MemorySessionStore, type MemorySessionStoreOptions } from './store/memory-session.store.js';
+export { InjectSessionStore, SESSION_STORE } from './session.constants.js';
+
+// Errors
+export { SessionError, type SessionErrorCode } from './errors/session.error.js';
+export {
+  SessionArgumentError,
+  SessionDataError,
+  SessionOptionsError,
+  SessionTokenTakenError,
+} from './errors/caller.errors.js';
+export {
+  SessionConflictError,
+  SessionGoneError,
+  SessionStoreUnavailableError,
+} from './errors/state.errors.js';

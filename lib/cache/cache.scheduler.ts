@@ -1,0 +1,71 @@
+import { Logger } from '@nestjs/common';
+import type { ModuleRef } from '@nestjs/core';
+import type { CronJob } from 'cron';
+import { SessionOptionsError } from '../errors/caller.errors.js';
+import type { CacheService } from './cache.service.js';
+
+/** Name of the job in the app's `SchedulerRegistry`. */
+export const CACHE_CLEAR_JOB = 'sessionkit:cache-clear';
+
+/**
+ * Runs `cache.clearCron`. The job is registered in the app's own `SchedulerRegistry` where there is one; importing
+ * `ScheduleModule.forRoot()` a second time would run all of the app's crons twice, so this package never does.
+ */
+export class CacheScheduler {
+  readonly #logger = new Logger('SessionModule');
+  #job: CronJob | undefined;
+  #unregister: (() => void) | undefined;
+
+  constructor(
+    private readonly clearCron: string | undefined,
+    private readonly cache: CacheService,
+    private readonly moduleRef: ModuleRef,
+  ) {}
+
+  /** @throws {SessionOptionsError} if the cron package does not accept the expression */
+  async start(): Promise<void> {
+    if (this.clearCron === undefined) return;
+    // Loaded only when the option is used: cron brings luxon with it.
+    const { CronJob } = await import('cron');
+    try {
+      this.#job = CronJob.from({
+        cronTime: this.clearCron,
+        onTick: () => void this.cache.clear(),
+        unrefTimeout: true,
+      });
+    } catch (cause) {
+      throw new SessionOptionsError(
+        'cache.clearCron',
+        `must be a cron expression of 5 or 6 fields; got "${this.clearCron}". Write e.g. '0 4 * * *'.`,
+        { cause },
+      );
+    }
+    await this.#register(this.#job);
+    this.#job.start();
+  }
+
+  async stop(): Promise<void> {
+    await this.#job?.stop();
+    this.#unregister?.();
+    this.#job = undefined;
+    this.#unregister = undefined;
+  }
+
+  async #register(job: CronJob): Promise<void> {
+    const { SchedulerRegistry } = await import('@nestjs/schedule');
+    let registry: InstanceType<typeof SchedulerRegistry>;
+    try {
+      registry = this.moduleRef.get(SchedulerRegistry, { strict: false });
+    } catch {
+      // The app does not use @nestjs/schedule, which is no reason not to run.
+      this.#logger.log(
+        `cache.clearCron runs by itself; import ScheduleModule.forRoot() to see it in the SchedulerRegistry as "${CACHE_CLEAR_JOB}".`,
+      );
+      return;
+    }
+    registry.addCronJob(CACHE_CLEAR_JOB, job);
+    this.#unregister = () => {
+      if (registry.doesExist('cron', CACHE_CLEAR_JOB)) registry.deleteCronJob(CACHE_CLEAR_JOB);
+    };
+  }
+}

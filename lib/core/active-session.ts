@@ -1,0 +1,281 @@
+import { SessionGoneError } from '../errors/state.errors.js';
+import {
+  applyPatch,
+  diffFields,
+  type DataFields,
+  type FieldPatch,
+  type SessionData,
+} from './session-data.js';
+import type { SessionEngine, Written, WriteOptions } from './session-engine.js';
+import { deadlineOf, type SessionMetadata, type SessionRecord } from './session-record.interface.js';
+
+/** Where the session came from: made just now, the near cache, or the store. */
+export type SessionSource = 'new' | 'cache' | 'store';
+
+/** @publicApi */
+export interface RegenerateOptions {
+  /**
+   * Whose the session is from now on: a user's id, or null for nobody's.
+   * @default as before
+   */
+  userId?: string | null;
+  /**
+   * Take the data along. From one user to another, or to none, data is dropped whatever this says.
+   * @default true
+   */
+  keepData?: boolean;
+}
+
+/**
+ * One session, as one request (or job, or socket) holds it.
+ *
+ * `data` is a draft: change it freely, then `save()`. Nobody else sees the changes before that, and only the changed
+ * top-level fields are laid over what the store holds by then, so two requests that save different fields both win.
+ * `set`, `delete` and `clear` write at once.
+ *
+ * Writing methods reject with `SessionGoneError` once the session has ended anywhere, with `SessionDataError` if the
+ * data cannot be stored, and with `SessionStoreUnavailableError` if the store cannot answer.
+ *
+ * Logging a session shows neither its token nor its data.
+ *
+ * @publicApi
+ */
+export class ActiveSession<T extends object = SessionData> {
+  readonly #engine: SessionEngine;
+  #token: string;
+  #record: SessionRecord;
+  #source: SessionSource;
+  #draft: DataFields | undefined;
+  #ended = false;
+
+  /** @internal sessions come from `SessionService` */
+  constructor(
+    engine: SessionEngine,
+    token: string,
+    record: SessionRecord,
+    source: SessionSource,
+    draft?: DataFields,
+  ) {
+    this.#engine = engine;
+    this.#token = token;
+    this.#record = record;
+    this.#source = source;
+    this.#draft = draft;
+  }
+
+  /** The secret the client holds (44 characters). Never log or store it. Changes with `regenerate`. */
+  get token(): string {
+    return this.#token;
+  }
+
+  /** Public name (23 characters): safe to log and list. Changes with `regenerate`. */
+  get id(): string {
+    return this.#record.id;
+  }
+
+  /** Null while anonymous. */
+  get userId(): string | null {
+    return this.#record.userId;
+  }
+
+  /** The draft of the data; see the class. The same object until `reload`, `regenerate` or an assignment. */
+  get data(): T {
+    return (this.#draft ??= this.#engine.decode(this.#record)) as T;
+  }
+
+  set data(data: T) {
+    this.#draft = data as DataFields;
+  }
+
+  /** Epoch milliseconds by the store's clock. */
+  get createdAt(): number {
+    return this.#record.createdAt;
+  }
+
+  /** Epoch milliseconds by the store's clock, of the last save or touch this object knows of. */
+  get lastAccess(): number {
+    return this.#record.lastAccess;
+  }
+
+  /** Milliseconds without use after which the session ends; 0 = never. */
+  get idleTimeout(): number {
+    return this.#record.idleTimeout;
+  }
+
+  /** Epoch milliseconds by the store's clock; null = never. */
+  get expiresAt(): number | null {
+    const deadline = deadlineOf(this.#record);
+    return deadline === Infinity ? null : deadline;
+  }
+
+  /** Milliseconds until `expiresAt`, 0 when passed; null = never. */
+  get expiresIn(): number | null {
+    const deadline = this.expiresAt;
+    return deadline === null ? null : Math.max(0, deadline - this.#engine.storeNow());
+  }
+
+  /** Milliseconds since `lastAccess`. */
+  get idle(): number {
+    return Math.max(0, this.#engine.storeNow() - this.#record.lastAccess);
+  }
+
+  /** False once this object has learned that the session ended, or its time is up. `reload` asks the store. */
+  get valid(): boolean {
+    return !this.#ended && this.expiresIn !== 0;
+  }
+
+  /** True if this object created the session. */
+  get isNew(): boolean {
+    return this.#source === 'new';
+  }
+
+  get source(): SessionSource {
+    return this.#source;
+  }
+
+  /** Where and on what the session was created. Frozen. */
+  get metadata(): SessionMetadata {
+    return this.#record.metadata;
+  }
+
+  /** The draft's value of one field; undefined when absent. */
+  get<K extends keyof T & string>(key: K): T[K] | undefined {
+    return Object.hasOwn(this.data, key) ? this.data[key] : undefined;
+  }
+
+  /** Writes one field at once; other unsaved changes of the draft stay unsaved. */
+  async set<K extends keyof T & string>(key: K, value: T[K], options?: WriteOptions): Promise<void> {
+    await this.#write({ set: new Map([[key, value]]), remove: new Set() }, options);
+  }
+
+  /** Removes one field at once. */
+  async delete(key: keyof T & string, options?: WriteOptions): Promise<void> {
+    await this.#write({ set: new Map(), remove: new Set([key]) }, options);
+  }
+
+  /** Removes all data at once, unsaved changes included; the session itself lives on. */
+  async clear(options?: WriteOptions): Promise<void> {
+    const written = await this.#live(() =>
+      this.#engine.write(this.#token, this.#record, () => ({}), options),
+    );
+    this.#record = written.record;
+    this.#draft = written.data;
+  }
+
+  /** Writes the changed fields of the draft; nothing when there are none. */
+  async save(options?: WriteOptions): Promise<void> {
+    if (this.#ended) throw new SessionGoneError(this.id);
+    const patch = this.#changes();
+    if (patch !== null) await this.#write(patch, options);
+  }
+
+  /** Reads the session from the store again; unsaved changes of the draft are lost. */
+  async reload(): Promise<void> {
+    const loaded = await this.#live(() => this.#engine.fetch(this.#token));
+    if (loaded === null) {
+      this.#ended = true;
+      throw new SessionGoneError(this.id);
+    }
+    this.#record = loaded.record;
+    this.#draft = loaded.data;
+    this.#source = 'store';
+  }
+
+  /**
+   * Extends the idle deadline, never the absolute one. Writes at most once per `touchInterval`; in between it is a
+   * no-op. False when the session has ended.
+   */
+  async touch(): Promise<boolean> {
+    const touched = this.#ended ? null : await this.#engine.touch(this.#token, this.#record);
+    if (touched === null) this.#ended = true;
+    else this.#record = touched;
+    return touched !== null;
+  }
+
+  /**
+   * Gives the session a new token and id, for every change of rights (sign-in, sign-out, step-up). The old token is
+   * refused everywhere from then on; both are never usable together. Unsaved changes are saved with it.
+   */
+  async regenerate(options: RegenerateOptions = {}): Promise<this> {
+    if (this.#ended) throw new SessionGoneError(this.id);
+    const patch = this.#changes();
+    const moved = await this.#live(() =>
+      this.#engine.move(
+        this.#token,
+        this.#record,
+        (data) => (patch === null ? data : applyPatch(data, patch)),
+        options,
+      ),
+    );
+    this.#token = moved.token;
+    this.#record = moved.record;
+    this.#draft = moved.data;
+    this.#source = 'new';
+    return this;
+  }
+
+  /** Ends the session everywhere. Repeating it is safe. */
+  async destroy(): Promise<void> {
+    this.#ended = true;
+    await this.#engine.destroy(this.#token, 'destroyed', this.#record);
+  }
+
+  /** What logs and `JSON.stringify` get: neither token nor data. */
+  toJSON(): Record<string, unknown> {
+    const { id, userId, createdAt, lastAccess, expiresAt, metadata } = this;
+    return { id, userId, createdAt, lastAccess, expiresAt, metadata };
+  }
+
+  [Symbol.for('nodejs.util.inspect.custom')](): string {
+    return `ActiveSession { id: '${this.id}', userId: ${JSON.stringify(this.userId)}, source: '${this.#source}' }`;
+  }
+
+  #changes(): FieldPatch | null {
+    const draft = this.#draft;
+    if (draft === undefined || this.#engine.encode(draft) === this.#record.data) return null;
+    const patch = diffFields(this.#engine.decode(this.#record), draft, (data) => this.#engine.encode(data));
+    return patch.set.size === 0 && patch.remove.size === 0 ? null : patch;
+  }
+
+  async #write(patch: FieldPatch, options?: WriteOptions): Promise<void> {
+    const written = await this.#live(() =>
+      this.#engine.write(this.#token, this.#record, (data) => applyPatch(data, patch), {
+        ...options,
+        repeatable: true,
+      }),
+    );
+    this.#adopt(written, patch);
+  }
+
+  /** Takes over what was written, and what others wrote before; changes made to the draft meanwhile stay. */
+  #adopt(written: Written, patch: FieldPatch): void {
+    const draft = this.#draft;
+    const before = this.#record;
+    this.#record = written.record;
+    if (draft === undefined) {
+      this.#draft = written.data;
+      return;
+    }
+    const own = diffFields(this.#engine.decode(before), draft, (data) => this.#engine.encode(data));
+    const touchedByUs = (key: string) => !patch.set.has(key) && (own.set.has(key) || own.remove.has(key));
+    for (const key of Object.keys(draft)) {
+      if (!Object.hasOwn(written.data, key) && !touchedByUs(key)) delete draft[key];
+    }
+    for (const [key, value] of Object.entries(written.data)) {
+      if (touchedByUs(key) || (patch.set.has(key) && Object.hasOwn(draft, key) && draft[key] === value))
+        continue;
+      Object.defineProperty(draft, key, { value, writable: true, enumerable: true, configurable: true });
+    }
+  }
+
+  /** Runs an operation on a session that has not ended as far as we know, and remembers if it turns out to have. */
+  async #live<R>(operation: () => Promise<R>): Promise<R> {
+    if (this.#ended) throw new SessionGoneError(this.id);
+    try {
+      return await operation();
+    } catch (error) {
+      if (error instanceof SessionGoneError) this.#ended = true;
+      throw error;
+    }
+  }
+}

@@ -1,0 +1,83 @@
+import { DevalueError, parse, stringify } from 'devalue';
+import { SessionDataError } from '../errors/caller.errors.js';
+
+/** Turns session data into the text a store keeps, and back. */
+export interface SessionCodec {
+  /** @throws {SessionDataError} naming the field that cannot be kept */
+  encode(data: object): string;
+  /** @throws when the text is not of this codec */
+  decode(text: string): Record<string, unknown>;
+}
+
+/**
+ * The default codec: plain JSON wherever JSON loses nothing, so that it is fast and readable in `redis-cli`; otherwise
+ * the format of `devalue`, which also keeps Date, Buffer and typed arrays, Map, Set, bigint, undefined, NaN, -0, RegExp,
+ * URL and cycles. JSON of an object starts with `{`, devalue's text with `[`: no marker is needed.
+ *
+ * Keys named `__proto__` stay what they are: data. Functions, symbols and class instances are refused, because they
+ * would come back as something else.
+ */
+export const defaultCodec: SessionCodec = {
+  encode(data) {
+    if (isLosslessJson(data)) return JSON.stringify(data);
+    try {
+      return stringify(data, { Buffer: (value) => Buffer.isBuffer(value) && value.toString('base64') });
+    } catch (error) {
+      // devalue names the path as '.cart.items[0]'; its message never holds a value.
+      if (error instanceof DevalueError)
+        throw new SessionDataError(error.path.replace(/^\./, ''), refusal(error));
+      throw new SessionDataError('', 'cannot be encoded: a getter or proxy in it threw. Store plain values.');
+    }
+  },
+
+  decode(text) {
+    const value: unknown = text.startsWith('[')
+      ? parse(text, { Buffer: (base64: string) => Buffer.from(base64, 'base64') })
+      : JSON.parse(text);
+    if (typeof value !== 'object' || value === null || Array.isArray(value))
+      throw new TypeError('not an object');
+    return value as Record<string, unknown>;
+  },
+};
+
+function refusal(error: DevalueError): string {
+  if (error.message.includes('__proto__')) {
+    return 'has a key named __proto__ beside values that JSON cannot hold. Rename the key.';
+  }
+  const what = /function/.test(error.message)
+    ? 'is a function'
+    : /symbol/i.test(error.message)
+      ? 'is or has a symbol'
+      : 'is an instance of a class';
+  return `${what}, which cannot be stored. Store a plain value made from it.`;
+}
+
+/** True when JSON.parse(JSON.stringify(value)) is deeply equal to value. */
+function isLosslessJson(value: unknown, depth = 0): boolean {
+  switch (typeof value) {
+    case 'string':
+    case 'boolean':
+      return true;
+    case 'number':
+      return Number.isFinite(value) && !Object.is(value, -0);
+    case 'object':
+      break;
+    default:
+      return false;
+  }
+  if (value === null) return true;
+  if (depth > 64) return false; // also ends cycles; devalue keeps those
+  if (Array.isArray(value)) {
+    for (let index = 0; index < value.length; index++) {
+      if (!isLosslessJson(value[index], depth + 1)) return false; // a hole reads as undefined
+    }
+    return true;
+  }
+  const prototype: unknown = Object.getPrototypeOf(value);
+  if (prototype !== Object.prototype && prototype !== null) return false;
+  if ('toJSON' in value) return false;
+  for (const key in value) {
+    if (!isLosslessJson((value as Record<string, unknown>)[key], depth + 1)) return false;
+  }
+  return Object.getOwnPropertySymbols(value).length === 0;
+}

@@ -1,0 +1,47 @@
+/**
+ * What sessions of your app hold. Empty here; add your fields by declaration merging, or give `SessionService` and
+ * `ActiveSession` a type argument instead.
+ *
+ * ```ts
+ * declare module 'nestjs-sessionkit' {
+ *   interface SessionData { views?: number }
+ * }
+ * ```
+ *
+ * @publicApi
+ */
+// An empty interface is the point: it is there to be merged with.
+export interface SessionData {}
+
+/** Decoded data while nothing is known of its type. */
+export type DataFields = Record<string, unknown>;
+
+/** Changes of top-level fields, laid over whatever the store holds by then. */
+export interface FieldPatch {
+  readonly set: ReadonlyMap<string, unknown>;
+  readonly remove: ReadonlySet<string>;
+}
+
+/** A copy of `data` with the patch laid over. */
+export function applyPatch(data: DataFields, patch: FieldPatch): DataFields {
+  const entries = new Map(Object.entries(data));
+  for (const key of patch.remove) entries.delete(key);
+  for (const [key, value] of patch.set) entries.set(key, value);
+  // fromEntries defines properties: a field named __proto__ stays a field.
+  return Object.fromEntries(entries);
+}
+
+/** Which top-level fields differ, by their encoded form. */
+export function diffFields(
+  before: DataFields,
+  after: DataFields,
+  encode: (data: object) => string,
+): FieldPatch {
+  const set = new Map<string, unknown>();
+  for (const [key, value] of Object.entries(after)) {
+    const same = Object.hasOwn(before, key) && encode({ value: before[key] }) === encode({ value });
+    if (!same) set.set(key, value);
+  }
+  const remove = new Set(Object.keys(before).filter((key) => !Object.hasOwn(after, key)));
+  return { set, remove };
+}

@@ -1,0 +1,412 @@
+import { setTimeout as delay } from 'node:timers/promises';
+import { SessionArgumentError, SessionDataError, SessionTokenTakenError } from '../errors/caller.errors.js';
+import {
+  SessionConflictError,
+  SessionGoneError,
+  SessionStoreUnavailableError,
+} from '../errors/state.errors.js';
+import type { SessionEndReason, SessionEvents } from '../events/session-events.js';
+import type { ResolvedSessionOptions } from '../options/session-options.interface.js';
+import { StoreClock, type Clock } from './clock.js';
+import type { SessionCodec } from './codec.js';
+import { KeyedQueue } from './keyed-queue.js';
+import type { SessionCache } from './session-cache.interface.js';
+import type { DataFields } from './session-data.js';
+import type { SessionMetadata, SessionRecord } from './session-record.interface.js';
+import type { NewSession, SessionStore } from './session-store.js';
+import {
+  generateToken,
+  identifyToken,
+  isGivenToken,
+  MAX_TOKEN_LENGTH,
+  partitionOfUser,
+  randomPartition,
+  type TokenIdentity,
+} from './session-token.js';
+import { checkUserId } from './user-id.js';
+
+/**
+ * How often one write is tried against other processes. Each conflict means that another writer got through; within a
+ * process writers queue, so only processes contend.
+ */
+const MAX_ATTEMPTS = 64;
+
+/** @publicApi */
+export interface WriteOptions {
+  /** Leave the deadlines as they are: the write does not count as use of the session. @default false */
+  keepExpiry?: boolean;
+}
+
+/** A session read from the store, its data decoded into objects that nobody else holds. */
+export interface Fetched {
+  readonly record: SessionRecord;
+  readonly data: DataFields;
+}
+
+export type Written = Fetched;
+
+/** What `create` needs besides data; all checked by the caller. */
+export interface CreateSettings {
+  readonly userId: string | null;
+  readonly idleTimeout: number;
+  readonly absoluteTimeout: number;
+  readonly metadata: SessionMetadata;
+  readonly token: string | undefined;
+}
+
+type OptionsUsed = Pick<
+  ResolvedSessionOptions,
+  'partitions' | 'allowGivenTokens' | 'touchInterval' | 'maxDataBytes' | 'absoluteTimeout'
+>;
+
+/**
+ * Every operation on one session: near cache before store, guarded fills, one write at a time per session in this
+ * process and compare-and-set between processes. `SessionService`, `SessionRegistry` and `ActiveSession` are faces of it.
+ */
+export class SessionEngine {
+  readonly #queue = new KeyedQueue();
+  readonly #touches = new Map<string, Promise<SessionRecord | null>>();
+  readonly #storeClock: StoreClock;
+
+  constructor(
+    readonly store: SessionStore,
+    private readonly cache: SessionCache,
+    private readonly events: SessionEvents,
+    private readonly options: OptionsUsed,
+    private readonly codec: SessionCodec,
+    private readonly clock: Clock,
+  ) {
+    this.#storeClock = new StoreClock(clock);
+  }
+
+  /** The store's clock, estimated; epoch milliseconds. */
+  storeNow(): number {
+    return this.#storeClock.now();
+  }
+
+  identify(token: unknown): TokenIdentity | null {
+    return identifyToken(token, this.options.partitions, this.options.allowGivenTokens);
+  }
+
+  /** The near cache's copy. No promise, no hash, no parsing: this is the hot path. */
+  cached(token: unknown): SessionRecord | undefined {
+    return typeof token === 'string' && token.length <= MAX_TOKEN_LENGTH ? this.cache.get(token) : undefined;
+  }
+
+  /** The session from the store, put into the near cache on the way; null when there is none. */
+  async fetch(token: unknown): Promise<Fetched | null> {
+    const identity = this.identify(token);
+    if (identity === null) return null;
+    const ticket = this.cache.reserve(identity.id);
+    try {
+      const loaded = await this.store.get(identity.id);
+      if (loaded === null) return null;
+      this.#storeClock.observe(loaded.now);
+      const data = this.#tryDecode(loaded.record);
+      if (data === null) return null;
+      this.cache.set(ticket, token as string, loaded);
+      return { record: loaded.record, data };
+    } finally {
+      this.cache.release(ticket);
+    }
+  }
+
+  /** Data of a record that has been decoded before, so that this cannot fail. A new object every time. */
+  decode(record: SessionRecord): DataFields {
+    return this.codec.decode(record.data);
+  }
+
+  /** @throws {SessionDataError} */
+  encode(data: object): string {
+    if (typeof data !== 'object' || data === null || Array.isArray(data)) {
+      throw new SessionDataError(
+        '',
+        `must be an object of fields; got ${Array.isArray(data) ? 'an array' : typeof data}.`,
+      );
+    }
+    const text = this.codec.encode(data);
+    const bytes = text.length * 3 > this.options.maxDataBytes ? Buffer.byteLength(text) : text.length;
+    if (bytes > this.options.maxDataBytes) {
+      throw new SessionDataError(
+        this.#largestField(data as DataFields),
+        `makes the data too large: ${bytes} bytes in all, and maxDataBytes is ${this.options.maxDataBytes}. ` +
+          'Keep an id in the session and the rest elsewhere, or raise maxDataBytes.',
+      );
+    }
+    return text;
+  }
+
+  async create(data: object, settings: CreateSettings): Promise<{ token: string; record: SessionRecord }> {
+    const encoded = this.encode(data);
+    const { userId, idleTimeout, absoluteTimeout, metadata } = settings;
+    const { token, id } = this.#newToken(userId, settings.token);
+    const ticket = this.cache.reserveForWrite(id);
+    try {
+      const result = await this.store.create({
+        id,
+        userId,
+        idleTimeout,
+        absoluteTimeout,
+        metadata,
+        data: encoded,
+      });
+      if (result.status === 'taken') throw new SessionTokenTakenError(id);
+      this.#storeClock.observe(result.now);
+      this.cache.set(ticket, token, result);
+      this.events.emit('created', { id, userId });
+      return { token, record: result.record };
+    } finally {
+      this.cache.release(ticket);
+    }
+  }
+
+  /**
+   * Reads, changes and writes until no other writer comes in between.
+   *
+   * @param known a record to try first; null reads one
+   * @param change gets data nobody else holds, and is called again after a conflict
+   * @param options.repeatable whether applying `change` twice does what applying it once does; if not, and a reply was
+   *   lost in a conflict, the outcome is reported as unknown instead of guessed
+   */
+  write(
+    token: unknown,
+    known: SessionRecord | null,
+    change: (data: DataFields) => DataFields | Promise<DataFields>,
+    options: WriteOptions & { readonly repeatable?: boolean } = {},
+  ): Promise<Written> {
+    const identity = this.identify(token);
+    if (identity === null) return Promise.reject(new SessionGoneError(null));
+    return this.#queue.run(identity.id, () =>
+      this.#retry(identity.id, token as string, known, async (base) => {
+        const data = await change(this.decode(base));
+        const encoded = this.encode(data);
+        const ticket = this.cache.reserveForWrite(identity.id);
+        try {
+          const result = await this.store.set({
+            base,
+            data: encoded,
+            keepExpiry: options.keepExpiry === true,
+          });
+          if (result.status === 'conflict' && result.uncertain && options.repeatable !== true) {
+            throw new SessionStoreUnavailableError(
+              'save a session',
+              'the link broke while others wrote too',
+              true,
+            );
+          }
+          if (result.status !== 'written') return result;
+          this.#storeClock.observe(result.now);
+          this.cache.set(ticket, token as string, result);
+          return { status: 'done', value: { record: result.record, data } };
+        } finally {
+          this.cache.release(ticket);
+        }
+      }),
+    );
+  }
+
+  /**
+   * Replaces token and id. Data passes on only to the same user, or from nobody to a user.
+   *
+   * @param change lays unsaved changes over the stored data
+   */
+  move(
+    token: unknown,
+    known: SessionRecord | null,
+    change: (data: DataFields) => DataFields,
+    { userId, keepData = true }: { userId?: string | null; keepData?: boolean },
+  ): Promise<Written & { readonly token: string }> {
+    const identity = this.identify(token);
+    if (identity === null) return Promise.reject(new SessionGoneError(null));
+    if (userId !== undefined && userId !== null) checkUserId(userId);
+    return this.#queue.run(identity.id, () =>
+      this.#retry(identity.id, token as string, known, async (base) => {
+        const owner = userId === undefined ? base.userId : userId;
+        const keep = keepData && (base.userId === null || base.userId === owner);
+        const data = keep ? change(this.decode(base)) : {};
+        const next = this.#newToken(owner, undefined, owner === base.userId ? identity.partition : undefined);
+        const session: NewSession = {
+          id: next.id,
+          userId: owner,
+          idleTimeout: base.idleTimeout,
+          absoluteTimeout: base.absoluteDeadline === 0 ? 0 : base.absoluteDeadline - base.createdAt,
+          metadata: base.metadata,
+          data: this.encode(data),
+        };
+        this.cache.delete(base.id);
+        const ticket = this.cache.reserveForWrite(next.id);
+        try {
+          const result = await this.store.move(base, session);
+          if (result.status !== 'moved') return result;
+          this.#storeClock.observe(result.now);
+          this.cache.delete(base.id);
+          this.cache.set(ticket, next.token, result);
+          this.events.emit('regenerated', { id: next.id, previousId: base.id, userId: owner });
+          return { status: 'done', value: { token: next.token, record: result.record, data } };
+        } finally {
+          this.cache.release(ticket);
+        }
+      }),
+    );
+  }
+
+  /** True when a touch of the record would be written. */
+  touchIsDue(record: Pick<SessionRecord, 'lastAccess' | 'idleTimeout'>): boolean {
+    return this.#storeClock.now() - record.lastAccess >= this.#touchInterval(record);
+  }
+
+  /**
+   * Extends the idle deadline if that is due; parallel calls share one write. Null when the session has ended.
+   *
+   * @param record as the caller knows it; a newer copy in the near cache counts too
+   */
+  async touch(token: string, record: SessionRecord): Promise<SessionRecord | null> {
+    const copy = this.cache.peek(token);
+    const latest =
+      copy !== undefined && copy.lastAccess > record.lastAccess
+        ? { ...record, lastAccess: copy.lastAccess }
+        : record;
+    if (!this.touchIsDue(latest)) return latest;
+    const pending = this.#touches.get(record.id);
+    if (pending !== undefined) return pending;
+    const touching = this.#touch(token, latest).finally(() => this.#touches.delete(record.id));
+    this.#touches.set(record.id, touching);
+    return touching;
+  }
+
+  /** Ends a session by token. True if it was alive. */
+  async destroy(token: unknown, reason: SessionEndReason, known?: SessionRecord): Promise<boolean> {
+    const identity = this.identify(token);
+    if (identity === null) return false;
+    const record = known ?? this.cache.peek(token as string);
+    return this.destroyById(identity.id, reason, record);
+  }
+
+  /** Ends a session by its public id, which the caller has checked. */
+  async destroyById(id: string, reason: SessionEndReason, known?: SessionRecord): Promise<boolean> {
+    // Before the write, so that nothing is served while it is under way; after it, because reads may have come between.
+    this.cache.delete(id);
+    const ended = await this.store.destroy(id, known && { userId: known.userId });
+    this.cache.delete(id);
+    if (ended) this.events.emit('destroyed', { id, userId: known?.userId ?? null, reason });
+    return ended;
+  }
+
+  /** Ends many sessions of one user. Resolves to their number. */
+  async destroyMany(ids: readonly string[], userId: string, reason: SessionEndReason): Promise<number> {
+    for (const id of ids) this.cache.delete(id);
+    const ended = await this.store.destroyMany(ids, userId);
+    for (const id of ids) this.cache.delete(id);
+    for (const id of ended) this.events.emit('destroyed', { id, userId, reason });
+    return ended.length;
+  }
+
+  /** Resolves when every write that has begun has ended. */
+  async idle(): Promise<void> {
+    await Promise.allSettled([this.#queue.idle(), ...this.#touches.values()]);
+  }
+
+  async #touch(token: string, record: SessionRecord): Promise<SessionRecord | null> {
+    const sentAt = this.clock.monotonic();
+    const touched = await this.store.touch(record.id, this.#touchInterval(record), { userId: record.userId });
+    if (touched === null) {
+      this.cache.delete(record.id);
+      return null;
+    }
+    this.#storeClock.observe(touched.now);
+    this.cache.refresh(token, sentAt, touched);
+    return { ...record, lastAccess: touched.lastAccess };
+  }
+
+  /** A session with a shorter idle timeout than the module's must be touched more often than `touchInterval`. */
+  #touchInterval(record: Pick<SessionRecord, 'idleTimeout'>): number {
+    const { touchInterval } = this.options;
+    return record.idleTimeout > 0
+      ? Math.min(touchInterval, Math.floor(record.idleTimeout / 2))
+      : touchInterval;
+  }
+
+  /** Tries on the newest record at hand, then on what each conflict brings along. */
+  async #retry<R>(
+    id: string,
+    token: string,
+    known: SessionRecord | null,
+    attempt: (
+      base: SessionRecord,
+    ) => Promise<
+      | { status: 'done'; value: R }
+      | { status: 'gone' }
+      | { status: 'conflict'; record: SessionRecord; now: number }
+    >,
+  ): Promise<R> {
+    let base = newer(known, this.cache.peek(token)) ?? (await this.fetch(token))?.record;
+    for (let tries = 1; base !== undefined; tries++) {
+      const outcome = await attempt(base);
+      if (outcome.status === 'done') return outcome.value;
+      if (outcome.status === 'gone') break;
+      if (tries === MAX_ATTEMPTS) throw new SessionConflictError(id, tries);
+      this.#storeClock.observe(outcome.now);
+      base = this.#tryDecode(outcome.record) === null ? undefined : outcome.record;
+      // The first repetition at once, later ones spread out so that processes stop meeting.
+      if (tries > 1) await delay(Math.random() * Math.min(2 ** tries, 32));
+    }
+    this.cache.delete(id);
+    throw new SessionGoneError(id);
+  }
+
+  #tryDecode(record: SessionRecord): DataFields | null {
+    try {
+      return this.codec.decode(record.data);
+    } catch {
+      // The codec's message may quote the data, so it is not passed on.
+      this.events.emit('undecodable', { id: record.id, reason: 'the codec cannot decode the data' });
+      return null;
+    }
+  }
+
+  #newToken(
+    userId: string | null,
+    given: string | undefined,
+    partition?: number,
+  ): { token: string; id: string } {
+    const { partitions } = this.options;
+    if (given !== undefined) {
+      if (!this.options.allowGivenTokens) {
+        throw new SessionArgumentError(
+          'token',
+          'was given, but allowGivenTokens is off. Let create() generate it, or set allowGivenTokens: true.',
+        );
+      }
+      if (!isGivenToken(given)) {
+        throw new SessionArgumentError(
+          'token',
+          'must have 16 to 128 characters of A-Z a-z 0-9 . _ ~ - and not the form of a generated one.',
+        );
+      }
+      if (userId !== null) {
+        throw new SessionArgumentError(
+          'token',
+          "cannot be given for a session with a userId: it would not lie in the user's partition. Drop one of both.",
+        );
+      }
+      return { token: given, id: identifyToken(given, partitions, true)!.id };
+    }
+    const home =
+      userId === null ? (partition ?? randomPartition(partitions)) : partitionOfUser(userId, partitions);
+    const token = generateToken(home);
+    return { token, id: identifyToken(token, partitions, false)!.id };
+  }
+
+  #largestField(data: DataFields): string {
+    const sizes = Object.entries(data).map(([key, value]) => ({
+      key,
+      size: this.codec.encode({ value }).length,
+    }));
+    return sizes.reduce((most, field) => (field.size > most.size ? field : most), { key: '', size: -1 }).key;
+  }
+}
+
+function newer(a: SessionRecord | null, b: SessionRecord | undefined): SessionRecord | undefined {
+  if (a === null) return b;
+  return b !== undefined && b.version > a.version ? b : a;
+}

@@ -1,0 +1,133 @@
+import type { SessionMetadata, SessionRecord } from './session-record.interface.js';
+
+/** A record together with the store's clock at the moment it was read. */
+export interface LoadedSession {
+  readonly record: SessionRecord;
+  /** Epoch milliseconds of the store's clock. */
+  readonly now: number;
+}
+
+/** What a store needs to make a session; times are set by the store's own clock. */
+export interface NewSession {
+  readonly id: string;
+  readonly userId: string | null;
+  /** Milliseconds; 0 = never. */
+  readonly idleTimeout: number;
+  /** Milliseconds from creation; 0 = never. */
+  readonly absoluteTimeout: number;
+  readonly metadata: SessionMetadata;
+  readonly data: string;
+}
+
+/** A change of `data` on top of `base`. Everything else of the record stays as it is. */
+export interface SessionChange {
+  readonly base: SessionRecord;
+  readonly data: string;
+  /** Leave `lastAccess`, and with it the idle deadline, alone. */
+  readonly keepExpiry: boolean;
+}
+
+export type CreateResult = ({ readonly status: 'created' } & LoadedSession) | { readonly status: 'taken' };
+
+/** The session is absent, expired, destroyed or moved. */
+export interface Gone {
+  readonly status: 'gone';
+}
+
+/**
+ * The record is no longer the `base` of the change. `uncertain` is true when an earlier try of this very change lost
+ * its reply, so that the change may already lie beneath the current record.
+ */
+export interface Conflict extends LoadedSession {
+  readonly status: 'conflict';
+  readonly uncertain: boolean;
+}
+
+export type WriteResult = ({ readonly status: 'written' } & LoadedSession) | Gone | Conflict;
+export type MoveResult = ({ readonly status: 'moved' } & LoadedSession) | Gone | Conflict;
+
+/** What a store can do beyond the bare contract. */
+export interface SessionStoreCapabilities {
+  /** Writes are refused with `conflict` when the record changed since it was read. */
+  readonly versions: boolean;
+  /** `userSessions` finds all sessions of a user. */
+  readonly index: boolean;
+  /** This process is the only writer, so copies may be kept although no changes are announced. */
+  readonly exclusive: boolean;
+}
+
+/**
+ * Where sessions are kept.
+ *
+ * Every method rejects with `SessionStoreUnavailableError` when the store cannot answer, and with nothing else.
+ * An expired session is absent for every method, whether it has been removed yet or not. `null`, `false` and `gone`
+ * are answers, not errors.
+ *
+ * @publicApi
+ */
+export abstract class SessionStore {
+  abstract readonly capabilities: SessionStoreCapabilities;
+
+  /** Called once while the app boots; may reject to stop the boot. */
+  async open(): Promise<void> {}
+
+  /** Called once when the app shuts down: stops timers, closes connections the store opened itself. */
+  async close(): Promise<void> {}
+
+  /** Stores a new session; `taken`, and nothing changed, if the id has a live one. */
+  abstract create(session: NewSession): Promise<CreateResult>;
+
+  /** The live session, or null. */
+  abstract get(id: string): Promise<LoadedSession | null>;
+
+  /** Replaces the data if the record is still `change.base`; sets `lastAccess` unless told to keep it. */
+  abstract set(change: SessionChange): Promise<WriteResult>;
+
+  /**
+   * Sets `lastAccess` to now if it is older than `minInterval` milliseconds. Neither version nor absolute deadline
+   * change. Resolves to the record's times after that, or null when absent.
+   *
+   * @param hint.userId the session's user where the caller knows it; saves a round trip
+   */
+  abstract touch(
+    id: string,
+    minInterval: number,
+    hint?: { userId: string | null },
+  ): Promise<TouchResult | null>;
+
+  /** Ends the session and announces it. True if a live one was there. Repeating it is safe. */
+  abstract destroy(id: string, hint?: { userId: string | null }): Promise<boolean>;
+
+  /**
+   * Ends `base` and creates `next` in its place; at no moment are both usable. Where user and partition stay the
+   * same, creation time and absolute deadline are inherited.
+   */
+  abstract move(base: SessionRecord, next: NewSession): Promise<MoveResult>;
+
+  /** All live sessions, in no order, read in batches. Sessions that come or go meanwhile may be missed. */
+  abstract all(): AsyncIterable<SessionRecord>;
+
+  /** Number of live sessions. */
+  abstract length(): Promise<number>;
+
+  /** Ends every session. */
+  abstract clear(): Promise<void>;
+
+  /** Live sessions of one user, most recently used first. Only with `capabilities.index`. */
+  abstract userSessions(
+    userId: string,
+  ): Promise<{ readonly records: readonly SessionRecord[]; readonly now: number }>;
+
+  /**
+   * Ends many sessions of one user at once, in bounded batches, and resolves to the ids that were live.
+   * Only with `capabilities.index`.
+   */
+  abstract destroyMany(ids: readonly string[], userId: string): Promise<readonly string[]>;
+}
+
+/** Times of a record after a touch. */
+export interface TouchResult {
+  readonly version: number;
+  readonly lastAccess: number;
+  readonly now: number;
+}

@@ -1,0 +1,107 @@
+import { hash, randomFillSync } from 'node:crypto';
+
+/**
+ * Tokens and ids.
+ *
+ * A generated token is base64url of 33 bytes: one partition byte and 32 bytes from the operating system's random
+ * generator (256 bits): 44 characters without padding. Its id is base64url of 17 bytes: the partition byte and the
+ * first 16 bytes of SHA-256 of the token: 23 characters. The id is public; from it nobody gets to the token.
+ */
+export interface TokenIdentity {
+  readonly id: string;
+  readonly partition: number;
+  /** True for a token the app chose itself (`allowGivenTokens`). */
+  readonly given: boolean;
+}
+
+const GENERATED = /^[A-Za-z0-9_-]{44}$/;
+const GIVEN = /^[A-Za-z0-9._~-]{16,128}$/;
+const ID = /^[A-Za-z0-9_-]{23}$/;
+
+/** The longest string that can be a token; anything longer is refused before it is looked at. */
+export const MAX_TOKEN_LENGTH = 128;
+
+const TOKEN_BYTES = 33;
+// Random bytes are drawn for 64 tokens at once: one call to the generator costs about as much as the bytes.
+const pool = Buffer.alloc(TOKEN_BYTES * 64);
+let poolOffset = pool.length;
+
+/** A new token in `partition`. */
+export function generateToken(partition: number): string {
+  if (poolOffset === pool.length) {
+    randomFillSync(pool);
+    poolOffset = 0;
+  }
+  const bytes = pool.subarray(poolOffset, poolOffset + TOKEN_BYTES);
+  poolOffset += TOKEN_BYTES;
+  bytes[0] = partition;
+  const token = bytes.toString('base64url');
+  bytes.fill(0); // a token is never kept longer than needed
+  return token;
+}
+
+/** A random partition, for sessions without a user. */
+export function randomPartition(partitions: number): number {
+  // 256 is a multiple of every power of two; for other counts the bias is at most 1/256, which only shifts load.
+  return randomFillSync(Buffer.allocUnsafe(2)).readUInt16BE(0) % partitions;
+}
+
+/** The partition of a user: all of a user's sessions and their index live there. */
+export function partitionOfUser(userId: string, partitions: number): number {
+  return hash('sha256', `user\0${userId}`, 'buffer').readUInt32BE(0) % partitions;
+}
+
+/**
+ * What a string from outside stands for, or null when it cannot be a token: wrong type, length, alphabet or
+ * partition. Nothing but this check ever sees a malformed token.
+ */
+export function identifyToken(token: unknown, partitions: number, allowGiven: boolean): TokenIdentity | null {
+  if (typeof token !== 'string' || token.length > MAX_TOKEN_LENGTH) return null;
+  if (GENERATED.test(token)) {
+    const partition = firstByte(token);
+    if (partition >= partitions) return null;
+    return { id: makeId(partition, hash('sha256', token, 'buffer')), partition, given: false };
+  }
+  if (!allowGiven || !GIVEN.test(token)) return null;
+  // A domain of its own: no given token can ever have the id of a generated one.
+  const digest = hash('sha256', `given\0${token}`, 'buffer');
+  const partition = digest.readUInt32BE(16) % partitions;
+  return { id: makeId(partition, digest), partition, given: true };
+}
+
+/** True for a string that `create(data, { token })` may take: 16 to 128 of `A-Za-z0-9._~-`, not of our own form. */
+export function isGivenToken(token: unknown): token is string {
+  return (
+    typeof token === 'string' &&
+    token.length <= MAX_TOKEN_LENGTH &&
+    GIVEN.test(token) &&
+    !GENERATED.test(token)
+  );
+}
+
+/** The partition of an id, or null when the string cannot be an id of a deployment with `partitions`. */
+export function partitionOfId(id: unknown, partitions: number): number | null {
+  if (typeof id !== 'string' || id.length !== 23 || !ID.test(id)) return null;
+  const partition = firstByte(id);
+  return partition < partitions ? partition : null;
+}
+
+function makeId(partition: number, digest: Buffer): string {
+  const bytes = Buffer.allocUnsafe(17);
+  bytes[0] = partition;
+  digest.copy(bytes, 1, 0, 16);
+  return bytes.toString('base64url');
+}
+
+/** The first byte of a base64url string: 6 bits of its first character and 2 of its second. */
+function firstByte(text: string): number {
+  return (sextet(text.charCodeAt(0)) << 2) | (sextet(text.charCodeAt(1)) >> 4);
+}
+
+function sextet(code: number): number {
+  if (code >= 97) return code - 71; // a-z
+  if (code === 95) return 63; // _
+  if (code >= 65) return code - 65; // A-Z
+  if (code >= 48) return code + 4; // 0-9
+  return 62; // -
+}

@@ -1,0 +1,89 @@
+import { SessionArgumentError } from '../errors/caller.errors.js';
+import type { ResolvedSessionOptions } from '../options/session-options.interface.js';
+import type { SessionEngine } from './session-engine.js';
+import { deadlineOf, type SessionInfo, type SessionRecord } from './session-record.interface.js';
+import { partitionOfId } from './session-token.js';
+import { checkUserId } from './user-id.js';
+
+/** @publicApi */
+export interface KillUserOptions {
+  /** Ids of sessions to spare, e.g. the one the user is looking at. */
+  except?: string | readonly string[];
+}
+
+/** Passes over a user's index in one `killUser`; each finds only what was re-created meanwhile. */
+const MAX_PASSES = 100;
+
+/**
+ * Sessions by user and by public id: what an account page or an administrator needs. Never shows tokens or data.
+ *
+ * All methods reject with `SessionStoreUnavailableError` when the store does not answer within `commandTimeout`.
+ *
+ * @publicApi
+ */
+export class SessionRegistry {
+  /** @internal provided by `SessionModule` */
+  constructor(
+    private readonly engine: SessionEngine,
+    private readonly options: Pick<ResolvedSessionOptions, 'partitions'>,
+  ) {}
+
+  /** The user's live sessions, most recently used first; empty for an unknown user. */
+  async getUserSessions(userId: string): Promise<SessionInfo[]> {
+    const { records, now } = await this.#store().userSessions(checkUserId(userId));
+    return records.map((record) => describe(record, now));
+  }
+
+  /**
+   * Ends one session everywhere. False if there is no such session: an unknown or malformed id is no error.
+   *
+   * @throws {SessionArgumentError} if `id` is not a string
+   */
+  async kill(id: string): Promise<boolean> {
+    if (typeof id !== 'string')
+      throw new SessionArgumentError('id', `must be a string; got ${typeof id}. Pass session.id.`);
+    if (partitionOfId(id, this.options.partitions) === null) return false;
+    return this.engine.destroyById(id, 'killed');
+  }
+
+  /**
+   * Ends all sessions the user had when it was called, those regenerated meanwhile included. Resolves to their number.
+   *
+   * @throws {SessionArgumentError} if `userId` is not a string of 1 to 255 characters
+   */
+  async killUser(userId: string, { except = [] }: KillUserOptions = {}): Promise<number> {
+    checkUserId(userId);
+    const store = this.#store();
+    const spared = new Set(typeof except === 'string' ? [except] : except);
+    let { records, now: begun } = await store.userSessions(userId);
+    let count = 0;
+    for (let pass = 0; pass < MAX_PASSES; pass++) {
+      // A regenerated session keeps its time of creation, so that it cannot slip through under its new id.
+      const ids = records
+        .filter(({ id, createdAt }) => createdAt <= begun && !spared.has(id))
+        .map(({ id }) => id);
+      if (ids.length === 0) break;
+      count += await this.engine.destroyMany(ids, userId, 'killed');
+      ({ records } = await store.userSessions(userId));
+    }
+    return count;
+  }
+
+  #store() {
+    const { store } = this.engine;
+    if (!store.capabilities.index) {
+      throw new SessionArgumentError(
+        'store',
+        `${store.constructor.name} keeps no index of users. Use Redis or the memory store.`,
+      );
+    }
+    return store;
+  }
+}
+
+function describe(record: SessionRecord, now: number): SessionInfo {
+  const { id, userId, createdAt, lastAccess, metadata } = record;
+  const deadline = deadlineOf(record);
+  const expiresAt = deadline === Infinity ? null : deadline;
+  return { id, userId, createdAt, lastAccess, expiresAt, idle: Math.max(0, now - lastAccess), metadata };
+}

@@ -1,0 +1,226 @@
+import { SessionArgumentError, SessionOptionsError } from '../errors/caller.errors.js';
+import { checkDuration } from '../options/option-checks.js';
+import { LIMITS } from '../options/session-options.defaults.js';
+import type { Duration, ResolvedSessionOptions } from '../options/session-options.interface.js';
+import { ActiveSession, type RegenerateOptions } from './active-session.js';
+import { checkMetadata } from './session-metadata.js';
+import type { DataFields, SessionData } from './session-data.js';
+import type { SessionEngine, WriteOptions, Written } from './session-engine.js';
+import type { SessionMetadata } from './session-record.interface.js';
+import { checkUserId } from './user-id.js';
+
+/** @publicApi */
+export interface CreateSessionOptions {
+  /** Whose session it is; it then appears in the user's list. @default nobody's */
+  userId?: string;
+  /** Overrides the module's option for this session, e.g. for "remember me"; 0 = never. */
+  idleTimeout?: Duration;
+  /** Overrides the module's option for this session; 0 = never. */
+  absoluteTimeout?: Duration;
+  /** Shown in the user's list of sessions. */
+  metadata?: SessionMetadata;
+  /**
+   * A token of your own: 16 to 128 characters of `A-Za-z0-9._~-`. Needs `allowGivenTokens`, and no `userId`.
+   * @default 256 random bits
+   */
+  token?: string;
+}
+
+/**
+ * Sessions by token. Inject it into your providers:
+ *
+ * ```ts
+ * constructor(private readonly sessions: SessionService<MyData>) {}
+ * ```
+ *
+ * All methods reject with `SessionStoreUnavailableError` when the store does not answer within `commandTimeout`.
+ *
+ * @publicApi
+ */
+export class SessionService<T extends object = SessionData> {
+  /** @internal provided by `SessionModule` */
+  constructor(
+    private readonly engine: SessionEngine,
+    private readonly options: Pick<ResolvedSessionOptions, 'idleTimeout' | 'absoluteTimeout'>,
+  ) {}
+
+  /**
+   * Makes a session and stores it.
+   *
+   * @throws {SessionDataError} if the data cannot be stored
+   * @throws {SessionArgumentError} if an option is wrong
+   * @throws {SessionTokenTakenError} if the given token has a session
+   */
+  async create(data: T = {} as T, options: CreateSessionOptions = {}): Promise<ActiveSession<T>> {
+    checkOptionNames(options);
+    const created = await this.engine.create(data, {
+      // null means "nobody" to callers that hold an optional user.
+      userId: options.userId === undefined || options.userId === null ? null : checkUserId(options.userId),
+      ...this.#timeouts(options),
+      metadata: checkMetadata(options.metadata),
+      token: options.token,
+    });
+    return new ActiveSession<T>(this.engine, created.token, created.record, 'new');
+  }
+
+  /**
+   * The session under a token, from the near cache where it holds a valid copy. Null for a token that is unknown,
+   * expired, malformed or not even a string; that is no error. Reading does not count as use: see `touch`.
+   */
+  get(token: unknown): Promise<ActiveSession<T> | null> {
+    const cached = this.getCached(token);
+    return cached === null ? this.#fetch(token) : Promise.resolve(cached);
+  }
+
+  /**
+   * The session under a token if the near cache can answer for it, else null. Synchronous.
+   *
+   * @internal for the guard
+   */
+  getCached(token: unknown): ActiveSession<T> | null {
+    const record = this.engine.cached(token);
+    return record === undefined ? null : new ActiveSession<T>(this.engine, token as string, record, 'cache');
+  }
+
+  /**
+   * Changes a session's data. A patch is laid over the top-level fields; a function gets the data, and may change it
+   * or return new data. Functions run again when another process wrote meanwhile, so that no change is lost: 100
+   * parallel increments add 100.
+   *
+   * @throws {SessionGoneError} if there is no such session: a write is never lost in silence
+   * @throws {SessionConflictError} if other processes kept coming in between
+   */
+  async update(
+    token: unknown,
+    change: Partial<T> | ((data: T) => T | void | Promise<T | void>),
+    options: WriteOptions = {},
+  ): Promise<ActiveSession<T>> {
+    const written =
+      typeof change === 'function'
+        ? await this.engine.write(
+            token,
+            null,
+            async (data) => ((await change(data as T)) ?? data) as DataFields,
+            options,
+          )
+        : await this.engine.write(token, null, (data) => ({ ...data, ...asFields(change) }), {
+            ...options,
+            repeatable: true,
+          });
+    return this.#active(token, written);
+  }
+
+  /**
+   * Puts new data in the place of all the old.
+   *
+   * @throws {SessionGoneError} if there is no such session
+   */
+  async replace(token: unknown, data: T, options: WriteOptions = {}): Promise<ActiveSession<T>> {
+    asFields(data);
+    const written = await this.engine.write(token, null, () => data as DataFields, {
+      ...options,
+      repeatable: true,
+    });
+    return this.#active(token, written);
+  }
+
+  /**
+   * Counts as use of the session: extends its idle deadline, never the absolute one, by at most one write per
+   * `touchInterval`. Resolves to the session, or null if there is none.
+   */
+  async touch(token: unknown): Promise<ActiveSession<T> | null> {
+    const session = await this.get(token);
+    return session !== null && (await session.touch()) ? session : null;
+  }
+
+  /** Ends a session everywhere. True if it was alive; repeating it is safe. */
+  destroy(token: unknown): Promise<boolean> {
+    return this.engine.destroy(token, 'destroyed');
+  }
+
+  /**
+   * Gives a session a new token and id, and optionally another user; see `ActiveSession.regenerate`.
+   *
+   * @throws {SessionGoneError} if there is no such session
+   */
+  async regenerate(token: unknown, options: RegenerateOptions = {}): Promise<ActiveSession<T>> {
+    const moved = await this.engine.move(token, null, (data) => data, options);
+    return new ActiveSession<T>(this.engine, moved.token, moved.record, 'new', moved.data);
+  }
+
+  /**
+   * Touches in the background if that is due. A failure is no reason to refuse a request that was answered for: the
+   * next one tries again.
+   *
+   * @internal for the guard
+   */
+  touchLater(session: ActiveSession<T>): void {
+    if (this.engine.touchIsDue(session)) session.touch().catch(() => undefined);
+  }
+
+  async #fetch(token: unknown): Promise<ActiveSession<T> | null> {
+    const fetched = await this.engine.fetch(token);
+    return (
+      fetched && new ActiveSession<T>(this.engine, token as string, fetched.record, 'store', fetched.data)
+    );
+  }
+
+  #active(token: unknown, { record, data }: Written): ActiveSession<T> {
+    return new ActiveSession<T>(this.engine, token as string, record, 'store', data);
+  }
+
+  #timeouts(options: CreateSessionOptions): { idleTimeout: number; absoluteTimeout: number } {
+    const idleTimeout = duration(
+      'idleTimeout',
+      options.idleTimeout,
+      this.options.idleTimeout,
+      LIMITS.idleTimeout,
+    );
+    const absoluteTimeout = duration(
+      'absoluteTimeout',
+      options.absoluteTimeout,
+      this.options.absoluteTimeout,
+      LIMITS.absoluteTimeout,
+    );
+    if (
+      idleTimeout > 0 &&
+      absoluteTimeout > 0 &&
+      idleTimeout > absoluteTimeout &&
+      options.idleTimeout !== undefined
+    ) {
+      throw new SessionArgumentError(
+        'idleTimeout',
+        `is ${idleTimeout} ms, longer than absoluteTimeout (${absoluteTimeout} ms), and could never take effect. Raise absoluteTimeout too.`,
+      );
+    }
+    return { idleTimeout, absoluteTimeout };
+  }
+}
+
+const OPTION_NAMES = ['userId', 'idleTimeout', 'absoluteTimeout', 'metadata', 'token'];
+
+function checkOptionNames(options: object): void {
+  for (const name of Object.keys(options)) {
+    if (!OPTION_NAMES.includes(name)) {
+      throw new SessionArgumentError(`options.${name}`, `is not known. Known: ${OPTION_NAMES.join(', ')}.`);
+    }
+  }
+}
+
+function duration(name: string, value: Duration | undefined, fallback: number, max: number): number {
+  try {
+    return checkDuration(name, value, fallback, { min: 0, max });
+  } catch (error) {
+    throw error instanceof SessionOptionsError ? new SessionArgumentError(name, error.detail) : error;
+  }
+}
+
+function asFields(value: unknown): DataFields {
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) {
+    throw new SessionArgumentError(
+      'data',
+      `must be an object of fields; got ${value === null ? 'null' : Array.isArray(value) ? 'an array' : typeof value}.`,
+    );
+  }
+  return value as DataFields;
+}

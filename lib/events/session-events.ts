@@ -1,0 +1,92 @@
+import { EventEmitter } from 'node:events';
+
+/** Why a session ended, as seen by the process that ended it. */
+export type SessionEndReason = 'destroyed' | 'killed' | 'regenerated';
+
+/**
+ * Event name → payload. Payloads carry public ids, never tokens or data.
+ *
+ * @publicApi
+ */
+export interface SessionEventMap {
+  /** A session was created by this process. */
+  created: { id: string; userId: string | null };
+  /** A session was ended by this process. */
+  destroyed: { id: string; userId: string | null; reason: SessionEndReason };
+  /** A session got a new token and id; the old ones are void. */
+  regenerated: { id: string; previousId: string; userId: string | null };
+  /** A copy was put into the near cache. */
+  cacheWrite: { id: string };
+  /** The near cache was emptied; `size` is the number of entries it held. */
+  cacheClear: { size: number };
+  /** Another process changed or ended a session. */
+  message: { operation: InvalidationOperation; id: string; origin: string };
+  /** A stored record could not be read; its session counts as absent. */
+  undecodable: { id: string; reason: string };
+  /** The store stopped (`false`) or started again (`true`) to answer. */
+  storeAvailable: { available: boolean };
+}
+
+/** What an invalidation says happened to a session. */
+export type InvalidationOperation = 'update' | 'destroy';
+
+type Listener<K extends keyof SessionEventMap> = (payload: SessionEventMap[K]) => void;
+
+/**
+ * Typed events of this process. Listeners run synchronously; one that throws is reported and cannot break the
+ * request that caused the event.
+ *
+ * @publicApi
+ */
+export class SessionEvents {
+  readonly #emitter = new EventEmitter();
+  readonly #onListenerError: (error: unknown, event: string) => void;
+
+  constructor(onListenerError: (error: unknown, event: string) => void = warnOfListener) {
+    this.#onListenerError = onListenerError;
+    this.#emitter.setMaxListeners(0);
+  }
+
+  on<K extends keyof SessionEventMap>(event: K, listener: Listener<K>): this {
+    this.#emitter.on(event, listener);
+    return this;
+  }
+
+  once<K extends keyof SessionEventMap>(event: K, listener: Listener<K>): this {
+    this.#emitter.once(event, listener);
+    return this;
+  }
+
+  off<K extends keyof SessionEventMap>(event: K, listener: Listener<K>): this {
+    this.#emitter.off(event, listener);
+    return this;
+  }
+
+  /** @internal only this package emits */
+  emit<K extends keyof SessionEventMap>(event: K, payload: SessionEventMap[K]): void {
+    for (const listener of this.#emitter.rawListeners(event)) {
+      try {
+        (listener as Listener<K>)(payload);
+      } catch (error) {
+        this.#onListenerError(error, event);
+      }
+    }
+  }
+
+  /** @internal lets hot paths skip building a payload nobody wants */
+  wants(event: keyof SessionEventMap): boolean {
+    return this.#emitter.listenerCount(event) > 0;
+  }
+
+  /** @internal */
+  removeAllListeners(): void {
+    this.#emitter.removeAllListeners();
+  }
+}
+
+function warnOfListener(error: unknown, event: string): void {
+  process.emitWarning(
+    `A listener of the session event "${event}" threw: ${String(error)}`,
+    'SessionEventsWarning',
+  );
+}

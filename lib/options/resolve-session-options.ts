@@ -1,0 +1,297 @@
+import { randomBytes } from 'node:crypto';
+import { SessionOptionsError } from '../errors/caller.errors.js';
+import {
+  checkBoolean,
+  checkDuration,
+  checkGroup,
+  checkInteger,
+  checkKeys,
+  checkString,
+  shown,
+} from './option-checks.js';
+import { DEFAULTS, LIMITS } from './session-options.defaults.js';
+import type {
+  ResolvedCacheOptions,
+  ResolvedSessionOptions,
+  SessionCacheOptions,
+  SessionEventCallbacks,
+  SessionModuleOptions,
+  TransportOption,
+} from './session-options.interface.js';
+
+const KNOWN: readonly (keyof SessionModuleOptions)[] = [
+  'redis',
+  'subscriber',
+  'store',
+  'keyPrefix',
+  'idleTimeout',
+  'absoluteTimeout',
+  'touchInterval',
+  'partitions',
+  'instanceId',
+  'allowGivenTokens',
+  'maxDataBytes',
+  'commandTimeout',
+  'cache',
+  'transport',
+  'cookie',
+  'events',
+];
+
+/** RFC 6265 cookie-name and RFC 9110 field-name are the same production: token. */
+const HTTP_TOKEN = /^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}$/;
+
+/**
+ * Fills, checks and freezes the module options. Both `forRoot` and `forRootAsync` come through here.
+ *
+ * @throws {SessionOptionsError} naming the option, the value and the fix
+ */
+export function resolveSessionOptions(input: SessionModuleOptions = {}): ResolvedSessionOptions {
+  if (typeof input !== 'object' || input === null) {
+    throw new SessionOptionsError(
+      '(root)',
+      `must be an object; got ${shown(input)}. Return the options from the factory.`,
+    );
+  }
+  checkKeys('', input, KNOWN);
+
+  const timing = resolveTiming(input);
+  const redis = checkRedis('redis', input.redis);
+  const subscriber = checkRedis('subscriber', input.subscriber);
+  if (subscriber !== undefined && redis === undefined) {
+    throw new SessionOptionsError(
+      'subscriber',
+      'needs "redis", which is absent. Set redis too, or drop subscriber.',
+    );
+  }
+  if (input.store !== undefined && redis !== undefined) {
+    throw new SessionOptionsError('store', 'and "redis" exclude each other. Set one of them.');
+  }
+
+  return Object.freeze({
+    redis,
+    subscriber,
+    store: checkStore(input.store),
+    keyPrefix: checkString(
+      'keyPrefix',
+      input.keyPrefix,
+      DEFAULTS.keyPrefix,
+      // Printable ASCII but for the braces, which would break the partition's hash tag.
+      /^(?=.{1,64}$)[\x21-\x7a\x7c\x7e]+$/,
+      `1 to ${LIMITS.keyPrefixLength} printable ASCII characters without spaces and braces`,
+    ),
+    ...timing,
+    partitions: checkInteger('partitions', input.partitions, DEFAULTS.partitions, {
+      min: 1,
+      max: LIMITS.partitions,
+    }),
+    instanceId: checkString(
+      'instanceId',
+      input.instanceId,
+      randomBytes(9).toString('base64url'),
+      /^[A-Za-z0-9._:~-]{1,64}$/,
+      '1 to 64 characters of A-Z a-z 0-9 . _ : ~ -',
+    ),
+    allowGivenTokens: checkBoolean('allowGivenTokens', input.allowGivenTokens, DEFAULTS.allowGivenTokens),
+    maxDataBytes: checkInteger('maxDataBytes', input.maxDataBytes, DEFAULTS.maxDataBytes, {
+      min: 2,
+      max: LIMITS.maxDataBytes,
+    }),
+    commandTimeoutMs: checkDuration('commandTimeout', input.commandTimeout, DEFAULTS.commandTimeout, {
+      min: 10,
+      max: LIMITS.commandTimeout,
+    }),
+    cache: resolveCache(input.cache),
+    transport: resolveTransport(input.transport),
+    cookie: resolveCookie(input.cookie),
+    events: resolveEvents(input.events),
+  });
+}
+
+function resolveTiming(input: SessionModuleOptions) {
+  const idleTimeout = checkDuration('idleTimeout', input.idleTimeout, DEFAULTS.idleTimeout, {
+    min: 0,
+    max: LIMITS.idleTimeout,
+  });
+  const absoluteTimeout = checkDuration('absoluteTimeout', input.absoluteTimeout, DEFAULTS.absoluteTimeout, {
+    min: 0,
+    max: LIMITS.absoluteTimeout,
+  });
+  if (idleTimeout > 0 && absoluteTimeout > 0 && idleTimeout > absoluteTimeout) {
+    throw new SessionOptionsError(
+      'idleTimeout',
+      `is ${idleTimeout} ms, longer than absoluteTimeout (${absoluteTimeout} ms), and could never take effect. ` +
+        'Shorten it, or set idleTimeout: 0.',
+    );
+  }
+  const mostTouch = idleTimeout === 0 ? LIMITS.idleTimeout : Math.floor(idleTimeout / 2);
+  const touchInterval = checkDuration(
+    'touchInterval',
+    input.touchInterval,
+    Math.min(DEFAULTS.touchInterval, mostTouch),
+    { min: 0, max: LIMITS.idleTimeout },
+  );
+  if (touchInterval > mostTouch) {
+    throw new SessionOptionsError(
+      'touchInterval',
+      `is ${touchInterval} ms, more than half of idleTimeout (${idleTimeout} ms): sessions in use would end. ` +
+        `Write ${mostTouch} or less.`,
+    );
+  }
+  return { idleTimeout, absoluteTimeout, touchInterval };
+}
+
+type RedisOption = SessionModuleOptions['redis'];
+
+/** Never shows the value: URLs and options hold passwords. */
+function checkRedis(option: 'redis' | 'subscriber', value: RedisOption): RedisOption {
+  if (value === undefined) return undefined;
+  if (typeof value === 'string') {
+    if (/^rediss?:\/\//.test(value) && URL.canParse(value)) return value;
+    throw new SessionOptionsError(
+      option,
+      "must be a URL such as 'redis://localhost:6379'; got another string.",
+    );
+  }
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) {
+    throw new SessionOptionsError(
+      option,
+      `must be a URL, ioredis options or an ioredis client; got ${Array.isArray(value) ? 'an array' : typeof value}. ` +
+        "Write e.g. redis: 'redis://localhost:6379'.",
+    );
+  }
+  if ('isCluster' in value && value.isCluster) {
+    throw new SessionOptionsError(
+      option,
+      'is an ioredis Cluster, which this version does not support. Pass a single Redis.',
+    );
+  }
+  const settings: object = isClient(value) ? value.options : value;
+  if ('sentinels' in settings && settings.sentinels) {
+    throw new SessionOptionsError(
+      option,
+      'names sentinels, which this version does not support. Pass a single Redis.',
+    );
+  }
+  if ('cluster' in settings) {
+    throw new SessionOptionsError(
+      option,
+      'names a cluster, which this version does not support. Pass a single Redis.',
+    );
+  }
+  return value;
+}
+
+function isClient(value: object): value is { duplicate: () => unknown; options: object } {
+  return 'duplicate' in value && typeof value.duplicate === 'function';
+}
+
+const STORE_METHODS = ['create', 'get', 'set', 'touch', 'destroy', 'move', 'all', 'length', 'clear'] as const;
+
+function checkStore(store: SessionModuleOptions['store']): SessionModuleOptions['store'] {
+  if (store === undefined) return undefined;
+  const missing =
+    typeof store === 'object' && store !== null
+      ? STORE_METHODS.filter((method) => typeof store[method] !== 'function')
+      : STORE_METHODS;
+  if (missing.length > 0) {
+    throw new SessionOptionsError(
+      'store',
+      `must be a SessionStore; got ${shown(store)} without ${missing.join(', ')}. Extend the class SessionStore.`,
+    );
+  }
+  return store;
+}
+
+const KNOWN_CACHE: readonly (keyof SessionCacheOptions)[] = ['maxEntries', 'ttlRatio', 'maxAge', 'clearCron'];
+
+function resolveCache(input: SessionModuleOptions['cache']): ResolvedCacheOptions | false {
+  if (input === false) return false;
+  const cache = checkGroup('cache', input, KNOWN_CACHE);
+  const ttlRatio: unknown = cache.ttlRatio ?? DEFAULTS.cache.ttlRatio;
+  if (typeof ttlRatio !== 'number' || !(ttlRatio > 0 && ttlRatio <= 1)) {
+    throw new SessionOptionsError(
+      'cache.ttlRatio',
+      `must be a number above 0, at most 1; got ${shown(ttlRatio)}. Write e.g. 0.5.`,
+    );
+  }
+  const clearCron: unknown = cache.clearCron;
+  // Only the shape here; the scheduler asks the cron package itself, which is loaded when the option is used.
+  if (clearCron !== undefined && (typeof clearCron !== 'string' || clearCron.trim() === '')) {
+    throw new SessionOptionsError(
+      'cache.clearCron',
+      `must be a cron expression; got ${shown(clearCron)}. Write e.g. '0 4 * * *'.`,
+    );
+  }
+  return Object.freeze({
+    maxEntries: checkInteger('cache.maxEntries', cache.maxEntries, DEFAULTS.cache.maxEntries, {
+      min: 0,
+      max: Number.MAX_SAFE_INTEGER,
+    }),
+    ttlRatio,
+    maxAgeMs: checkDuration('cache.maxAge', cache.maxAge, DEFAULTS.cache.maxAge, {
+      min: 1,
+      max: LIMITS.maxAge,
+    }),
+    clearCron,
+  });
+}
+
+function resolveTransport(input: SessionModuleOptions['transport']): readonly TransportOption[] {
+  const list: readonly unknown[] =
+    input === undefined ? DEFAULTS.transport : Array.isArray(input) ? input : [input];
+  if (list.length === 0) {
+    throw new SessionOptionsError(
+      'transport',
+      "must name at least one; got an empty array. Write e.g. ['cookie'].",
+    );
+  }
+  return Object.freeze(
+    list.map((item): TransportOption => {
+      if (item === 'cookie' || item === 'bearer') return item;
+      if (typeof item === 'object' && item !== null && 'header' in item) {
+        checkKeys('transport.', item, ['header']);
+        const header = checkString(
+          'transport.header',
+          item.header,
+          '',
+          HTTP_TOKEN,
+          "a header name such as 'x-auth-token'",
+        );
+        return Object.freeze({ header: header.toLowerCase() });
+      }
+      throw new SessionOptionsError(
+        'transport',
+        `must be 'cookie', 'bearer' or { header: 'x-auth-token' }, or an array of these; got ${shown(item)}. Write e.g. ['cookie', 'bearer'].`,
+      );
+    }),
+  );
+}
+
+function resolveCookie(input: SessionModuleOptions['cookie']) {
+  const cookie = checkGroup('cookie', input, ['name']);
+  return Object.freeze({
+    name: checkString(
+      'cookie.name',
+      cookie.name,
+      DEFAULTS.cookie.name,
+      HTTP_TOKEN,
+      'a cookie name (letters, digits, _ and -)',
+    ),
+  });
+}
+
+const KNOWN_EVENTS: readonly (keyof SessionEventCallbacks)[] = ['message', 'cacheWrite', 'cacheClear'];
+
+function resolveEvents(input: SessionModuleOptions['events']): SessionEventCallbacks {
+  const events = checkGroup<SessionEventCallbacks>('events', input, KNOWN_EVENTS);
+  for (const [name, callback] of Object.entries(events)) {
+    if (callback !== undefined && typeof callback !== 'function') {
+      throw new SessionOptionsError(
+        `events.${name}`,
+        `must be a function; got ${shown(callback)}. Write (payload) => { … }.`,
+      );
+    }
+  }
+  return Object.freeze({ ...events });
+}

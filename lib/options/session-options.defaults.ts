@@ -1,0 +1,30 @@
+/** Every default of the module options, in one place. Durations are milliseconds. */
+export const DEFAULTS = {
+  keyPrefix: 'sk:',
+  idleTimeout: 30 * 60_000,
+  absoluteTimeout: 14 * 86_400_000,
+  /** Where half of `idleTimeout` is less, that half is the default. */
+  touchInterval: 60_000,
+  partitions: 16,
+  allowGivenTokens: false,
+  maxDataBytes: 256 * 1024,
+  commandTimeout: 1_000,
+  cache: { maxEntries: 10_000, ttlRatio: 1, maxAge: 60_000 },
+  transport: ['cookie', 'bearer'],
+  cookie: { name: '__Host-sid' },
+} as const;
+
+/**
+ * Upper bounds. The first two come from the record's fixed-width header: 11 digits of idle timeout and 13 digits of
+ * deadline (the year 2286); a Node timer holds at most 2^31-1 ms.
+ */
+export const LIMITS = {
+  idleTimeout: 1_000 * 86_400_000,
+  absoluteTimeout: 36_500 * 86_400_000,
+  commandTimeout: 60_000,
+  maxAge: 86_400_000,
+  maxDataBytes: 64 * 1024 * 1024,
+  keyPrefixLength: 64,
+  /** A partition number is one byte of the token. */
+  partitions: 256,
+} as const;

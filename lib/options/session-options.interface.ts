@@ -1,0 +1,167 @@
+import type { Redis, RedisOptions } from 'ioredis';
+import type { SessionStore } from '../core/session-store.js';
+import type { SessionEventMap } from '../events/session-events.js';
+
+/**
+ * A length of time: milliseconds as a number, or a string such as `'30m'`, `'14d'`, `'90s'` (package `ms`).
+ * Numbers from 1 to 999 are refused: they are nearly always seconds by mistake (write `'60s'` or `'60ms'`).
+ */
+export type Duration = number | string;
+
+/** Where a request carries its token. A named header is read as it is, without a scheme. */
+export type TransportOption = 'cookie' | 'bearer' | { header: string };
+
+/**
+ * Options of `SessionModule.forRoot` and `forRootAsync`. Everything has a default; unknown keys and wrong values
+ * stop the boot with a `SessionOptionsError`.
+ *
+ * @publicApi
+ */
+export interface SessionModuleOptions {
+  /**
+   * Redis (or Valkey) 7.0 or newer: a URL, ioredis options, or an ioredis client. A client is only copied
+   * (`duplicate()`): it is never put into subscriber mode and never closed by this package.
+   * @default absent: the embedded memory store, for one process
+   */
+  redis?: string | RedisOptions | Redis;
+
+  /**
+   * Where invalidations are received, in the same forms as `redis`. Must reach the same server.
+   * @default a second connection made from `redis`
+   */
+  subscriber?: string | RedisOptions | Redis;
+
+  /**
+   * A store of your own instead of `redis`. The near cache is off unless the store says that this process is its
+   * only writer (`capabilities.exclusive`): a foreign store announces no changes.
+   */
+  store?: SessionStore;
+
+  /**
+   * First part of every Redis key and channel: 1 to 64 printable ASCII characters without spaces and braces.
+   * @default 'sk:'
+   */
+  keyPrefix?: string;
+
+  /**
+   * A session ends when it has not been used for this long; 0 = never for that reason. At most `'1000d'`.
+   * @default '30m'
+   */
+  idleTimeout?: Duration;
+
+  /**
+   * A session ends this long after its creation, used or not; 0 = never for that reason. At most `'36500d'`.
+   * @default '14d'
+   */
+  absoluteTimeout?: Duration;
+
+  /**
+   * At most one write per session in this time only to extend its life; at most half of `idleTimeout`.
+   * @default '60s', or half of `idleTimeout` where that is less
+   */
+  touchInterval?: Duration;
+
+  /**
+   * Number of key groups that keep a user's sessions and their index together (one Redis Cluster slot each):
+   * 1 to 256. Fixed for the life of a key prefix; checked against the store at start.
+   * @default 16
+   */
+  partitions?: number;
+
+  /**
+   * Name of this process in invalidation messages: 1 to 64 characters of `A-Za-z0-9._:~-`.
+   * @default random
+   */
+  instanceId?: string;
+
+  /**
+   * Accept `create(data, { token })`. A guessable token is a guessable login: leave it off unless tokens come from
+   * a source of at least 128 random bits.
+   * @default false
+   */
+  allowGivenTokens?: boolean;
+
+  /** Most bytes of one session's encoded data. @default 262144 (256 KiB) */
+  maxDataBytes?: number;
+
+  /**
+   * How long one store operation may take, reconnecting and retrying included; then 503. At most `'60s'`.
+   * @default '1s'
+   */
+  commandTimeout?: Duration;
+
+  /** The near cache of this process, or `false` for none. */
+  cache?: false | SessionCacheOptions;
+
+  /** Where requests carry the token; the first that has one wins. @default ['cookie', 'bearer'] */
+  transport?: TransportOption | readonly TransportOption[];
+
+  /** The session cookie. */
+  cookie?: SessionCookieOptions;
+
+  /** Callbacks for three of the `SessionEvents`, for configuration files; the emitter has them all. */
+  events?: SessionEventCallbacks;
+}
+
+/** @publicApi */
+export interface SessionCacheOptions {
+  /** Most sessions held; the least recently used make room. 0 = no limit. @default 10000 */
+  maxEntries?: number;
+  /** Share of a session's remaining life for which a copy may be used: above 0, at most 1. @default 1 */
+  ttlRatio?: number;
+  /** A copy is read again from the store after this long at the latest. @default '60s' */
+  maxAge?: Duration;
+  /**
+   * Empties the near cache on this cron schedule (5 or 6 fields, as in `@nestjs/schedule`). The job stands in the
+   * app's `SchedulerRegistry` as `sessionkit:cache-clear` where `ScheduleModule.forRoot()` is imported.
+   * @default absent: never
+   */
+  clearCron?: string;
+}
+
+/** @publicApi */
+export interface SessionCookieOptions {
+  /** Name of the cookie the token is read from (RFC 6265 token characters). @default '__Host-sid' */
+  name?: string;
+}
+
+/** @publicApi */
+export type SessionEventCallbacks = {
+  [K in 'message' | 'cacheWrite' | 'cacheClear']?: (payload: SessionEventMap[K]) => void;
+};
+
+/**
+ * What `useClass` and `useExisting` of `forRootAsync` must implement.
+ *
+ * @publicApi
+ */
+export interface SessionOptionsFactory {
+  createSessionOptions(): SessionModuleOptions | Promise<SessionModuleOptions>;
+}
+
+/** Options after filling and checking; durations are milliseconds. */
+export interface ResolvedSessionOptions {
+  readonly redis: string | RedisOptions | Redis | undefined;
+  readonly subscriber: string | RedisOptions | Redis | undefined;
+  readonly store: SessionStore | undefined;
+  readonly keyPrefix: string;
+  readonly idleTimeout: number;
+  readonly absoluteTimeout: number;
+  readonly touchInterval: number;
+  readonly partitions: number;
+  readonly instanceId: string;
+  readonly allowGivenTokens: boolean;
+  readonly maxDataBytes: number;
+  readonly commandTimeoutMs: number;
+  readonly cache: ResolvedCacheOptions | false;
+  readonly transport: readonly TransportOption[];
+  readonly cookie: Readonly<Required<SessionCookieOptions>>;
+  readonly events: Readonly<SessionEventCallbacks>;
+}
+
+export interface ResolvedCacheOptions {
+  readonly maxEntries: number;
+  readonly ttlRatio: number;
+  readonly maxAgeMs: number;
+  readonly clearCron: string | undefined;
+}

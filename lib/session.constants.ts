@@ -1,0 +1,24 @@
+import { Inject } from '@nestjs/common';
+
+/** Injection token of the resolved, frozen options ({@link ResolvedSessionOptions}). */
+export const SESSION_OPTIONS = Symbol('SESSION_OPTIONS');
+/** Injection token of the {@link SessionStore} in use. */
+export const SESSION_STORE = Symbol('SESSION_STORE');
+/** Injection token of the token transport the guard reads with. */
+export const SESSION_TRANSPORT = Symbol('SESSION_TRANSPORT');
+
+/** Route metadata: how a handler or controller treats a missing session. */
+export const SESSION_ACCESS = 'nestjs-sessionkit:access';
+
+/**
+ * Where the guard leaves its result on the raw request: an `ActiveSession`, or null when the route allows none.
+ * A registered symbol, so that two copies of this package in one process still find each other's result.
+ */
+export const SESSION_OF_REQUEST = Symbol.for('nestjs-sessionkit.session');
+
+/**
+ * Injects the {@link SessionStore} in use.
+ *
+ * @publicApi
+ */
+export const InjectSessionStore = (): ParameterDecorator => Inject(SESSION_STORE);

@@ -1,0 +1,220 @@
+import {
+  Inject,
+  Logger,
+  Module,
+  type DynamicModule,
+  type OnApplicationShutdown,
+  type OnModuleInit,
+} from '@nestjs/common';
+import { ModuleRef } from '@nestjs/core';
+import { CacheScheduler } from './cache/cache.scheduler.js';
+import { CacheService } from './cache/cache.service.js';
+import { SYSTEM_CLOCK } from './core/clock.js';
+import { defaultCodec } from './core/codec.js';
+import { SessionEngine } from './core/session-engine.js';
+import { SessionRegistry } from './core/session.registry.js';
+import { SessionService } from './core/session.service.js';
+import type { SessionStore } from './core/session-store.js';
+import { SessionEvents, type SessionEventMap } from './events/session-events.js';
+import { SessionGuard } from './http/session.guard.js';
+import { createTransport } from './http/token-transport.js';
+import { resolveSessionOptions } from './options/resolve-session-options.js';
+import type { ResolvedSessionOptions } from './options/session-options.interface.js';
+import { RedisSubscriber } from './pubsub/redis.subscriber.js';
+import { SESSION_OPTIONS, SESSION_STORE, SESSION_TRANSPORT } from './session.constants.js';
+import {
+  ConfigurableModuleClass,
+  MODULE_OPTIONS_TOKEN,
+  type ASYNC_OPTIONS_TYPE,
+  type OPTIONS_TYPE,
+} from './session.module-definition.js';
+import { MemorySessionStore } from './store/memory-session.store.js';
+import { openOwnClient } from './store/redis-client.js';
+import { RedisSessionStore } from './store/redis-session.store.js';
+
+/**
+ * Server-side sessions. Import it once, in the root module:
+ *
+ * ```ts
+ * @Module({ imports: [SessionModule.forRoot({ redis: process.env.REDIS_URL })] })
+ * ```
+ *
+ * Provides `SessionService`, `SessionRegistry`, `CacheService`, `RedisSubscriber`, `SessionEvents` and `SessionGuard`.
+ *
+ * @publicApi
+ */
+@Module({
+  providers: [
+    { provide: SESSION_OPTIONS, useFactory: resolveSessionOptions, inject: [MODULE_OPTIONS_TOKEN] },
+    { provide: SessionEvents, useFactory: createEvents, inject: [SESSION_OPTIONS] },
+    { provide: SESSION_STORE, useFactory: createStore, inject: [SESSION_OPTIONS, SessionEvents] },
+    {
+      provide: RedisSubscriber,
+      useFactory: createSubscriber,
+      inject: [SESSION_OPTIONS, SESSION_STORE, SessionEvents],
+    },
+    {
+      provide: CacheService,
+      useFactory: (options: ResolvedSessionOptions, subscriber: RedisSubscriber, events: SessionEvents) =>
+        new CacheService(options.cache, subscriber, events),
+      inject: [SESSION_OPTIONS, RedisSubscriber, SessionEvents],
+    },
+    {
+      provide: CacheScheduler,
+      useFactory: ({ cache }: ResolvedSessionOptions, service: CacheService, moduleRef: ModuleRef) =>
+        new CacheScheduler(cache === false ? undefined : cache.clearCron, service, moduleRef),
+      inject: [SESSION_OPTIONS, CacheService, ModuleRef],
+    },
+    {
+      provide: SessionEngine,
+      useFactory: (
+        store: SessionStore,
+        cache: CacheService,
+        events: SessionEvents,
+        options: ResolvedSessionOptions,
+      ) => new SessionEngine(store, cache, events, options, defaultCodec, SYSTEM_CLOCK),
+      inject: [SESSION_STORE, CacheService, SessionEvents, SESSION_OPTIONS],
+    },
+    {
+      provide: SessionService,
+      useFactory: (engine: SessionEngine, options: ResolvedSessionOptions) =>
+        new SessionService(engine, options),
+      inject: [SessionEngine, SESSION_OPTIONS],
+    },
+    {
+      provide: SessionRegistry,
+      useFactory: (engine: SessionEngine, options: ResolvedSessionOptions) =>
+        new SessionRegistry(engine, options),
+      inject: [SessionEngine, SESSION_OPTIONS],
+    },
+    {
+      provide: SESSION_TRANSPORT,
+      useFactory: ({ transport, cookie }: ResolvedSessionOptions) => createTransport(transport, cookie.name),
+      inject: [SESSION_OPTIONS],
+    },
+    SessionGuard,
+  ],
+  exports: [
+    SessionService,
+    SessionRegistry,
+    CacheService,
+    RedisSubscriber,
+    SessionEvents,
+    SessionGuard,
+    SESSION_STORE,
+    SESSION_OPTIONS,
+    SESSION_TRANSPORT,
+  ],
+})
+export class SessionModule extends ConfigurableModuleClass implements OnModuleInit, OnApplicationShutdown {
+  readonly #logger = new Logger(SessionModule.name);
+
+  constructor(
+    @Inject(SESSION_OPTIONS) private readonly options: ResolvedSessionOptions,
+    @Inject(SESSION_STORE) private readonly store: SessionStore,
+    @Inject(RedisSubscriber) private readonly subscriber: RedisSubscriber,
+    @Inject(CacheScheduler) private readonly scheduler: CacheScheduler,
+    @Inject(SessionEngine) private readonly engine: SessionEngine,
+    @Inject(SessionEvents) private readonly events: SessionEvents,
+  ) {
+    super();
+  }
+
+  /** With no options at all: the embedded memory store. */
+  static override forRoot(options: typeof OPTIONS_TYPE = {}): DynamicModule {
+    return super.forRoot(options);
+  }
+
+  static override forRootAsync(options: typeof ASYNC_OPTIONS_TYPE): DynamicModule {
+    return super.forRootAsync(options);
+  }
+
+  /** Opens what must be open before the first request; if that fails, nothing is left open. */
+  async onModuleInit(): Promise<void> {
+    this.#warn();
+    try {
+      await this.scheduler.start();
+      await this.store.open();
+      await this.subscriber.start();
+    } catch (error) {
+      await this.#close();
+      throw error;
+    }
+  }
+
+  /** After the HTTP server has closed: lets writes finish, then stops every timer and connection of ours. */
+  async onApplicationShutdown(): Promise<void> {
+    await this.engine.idle();
+    await this.#close();
+  }
+
+  async #close(): Promise<void> {
+    await this.scheduler.stop();
+    await this.subscriber.close();
+    await this.store.close();
+    this.events.removeAllListeners();
+  }
+
+  #warn(): void {
+    const { redis, subscriber } = this.options;
+    if (this.store instanceof MemorySessionStore && process.env.NODE_ENV === 'production') {
+      this.#logger.warn(
+        'Sessions are kept in the memory of this process: they are lost on restart and unknown to other processes. ' +
+          'Set the option "redis", or "store", for production.',
+      );
+    }
+    if (typeof redis === 'object' && redis === subscriber) {
+      this.#logger.warn(
+        'The options "redis" and "subscriber" are the same client. Each is copied into a connection of its own; drop "subscriber".',
+      );
+    }
+  }
+}
+
+function createEvents({ events: callbacks }: ResolvedSessionOptions): SessionEvents {
+  const logger = new Logger(SessionModule.name);
+  const events = new SessionEvents((error, event) =>
+    logger.error(
+      `A listener of the session event "${event}" threw`,
+      error instanceof Error ? error.stack : undefined,
+    ),
+  );
+  for (const name of Object.keys(callbacks) as (keyof typeof callbacks)[]) {
+    const callback = callbacks[name] as ((payload: SessionEventMap[typeof name]) => void) | undefined;
+    if (callback !== undefined) events.on(name, callback);
+  }
+  return events;
+}
+
+function createStore(options: ResolvedSessionOptions, events: SessionEvents): SessionStore {
+  const { redis, store, commandTimeoutMs, instanceId } = options;
+  if (store !== undefined) return store;
+  if (redis === undefined) return new MemorySessionStore();
+  return new RedisSessionStore(
+    () => openOwnClient(redis, `sessionkit:${instanceId}`, commandTimeoutMs),
+    options,
+    events,
+  );
+}
+
+function createSubscriber(
+  options: ResolvedSessionOptions,
+  store: SessionStore,
+  events: SessionEvents,
+): RedisSubscriber {
+  const { cache, redis, subscriber, instanceId, commandTimeoutMs } = options;
+  if (!(store instanceof RedisSessionStore) || redis === undefined || cache === false) {
+    return new RedisSubscriber(null, events, store.capabilities.exclusive);
+  }
+  const source = subscriber ?? redis;
+  return new RedisSubscriber(
+    {
+      connect: () => openOwnClient(source, `sessionkit-sub:${instanceId}`, commandTimeoutMs),
+      channel: store.channel,
+      commands: store.connection,
+      instanceId,
+    },
+    events,
+    false,
+  );
+}

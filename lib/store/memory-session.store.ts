@@ -1,0 +1,218 @@
+import { Logger } from '@nestjs/common';
+import { LRUCache } from 'lru-cache';
+import { SYSTEM_CLOCK, type Clock } from '../core/clock.js';
+import { deadlineOf, type SessionRecord } from '../core/session-record.interface.js';
+import {
+  SessionStore,
+  type CreateResult,
+  type LoadedSession,
+  type MoveResult,
+  type NewSession,
+  type SessionChange,
+  type TouchResult,
+  type WriteResult,
+} from '../core/session-store.js';
+import { SessionArgumentError } from '../errors/caller.errors.js';
+
+/** Every how many milliseconds expired sessions are looked for, and how many are looked at each time. */
+const PRUNE_INTERVAL_MS = 1_000;
+const PRUNE_BATCH = 2_000;
+
+/** @publicApi */
+export interface MemorySessionStoreOptions {
+  /** Most sessions kept; beyond it the least recently used one is ended, and a warning logged. @default 100000 */
+  maxSessions?: number;
+  /** @internal for tests */
+  clock?: Clock;
+}
+
+/**
+ * Sessions in the memory of this process: for development, tests and apps of one process that may forget everyone on
+ * restart. Bounded, and pruned in small steps by a timer that never keeps the process alive. Every operation is atomic,
+ * because none gives the event loop away.
+ *
+ * @publicApi
+ */
+export class MemorySessionStore extends SessionStore {
+  readonly capabilities = { versions: true, index: true, exclusive: true } as const;
+  readonly #logger = new Logger('SessionModule');
+  readonly #records: LRUCache<string, SessionRecord>;
+  readonly #idsOfUser = new Map<string, Set<string>>();
+  readonly #clock: Clock;
+  #timer: NodeJS.Timeout | undefined;
+  #cursor: Generator<string> | undefined;
+  #lastVersion = 0;
+  #warnedOfEviction = false;
+
+  constructor(options: MemorySessionStoreOptions = {}) {
+    super();
+    const max = options.maxSessions ?? 100_000;
+    if (!Number.isInteger(max) || max < 1) {
+      throw new SessionArgumentError('maxSessions', `must be a whole number above 0; got ${String(max)}.`);
+    }
+    this.#clock = options.clock ?? SYSTEM_CLOCK;
+    this.#records = new LRUCache({
+      max,
+      dispose: (record, _id, reason) => {
+        if (reason !== 'set') this.#delist(record);
+        if (reason === 'evict') this.#warnOfEviction(max);
+      },
+    });
+  }
+
+  override async open(): Promise<void> {
+    this.#timer ??= setInterval(() => this.#prune(), PRUNE_INTERVAL_MS).unref();
+  }
+
+  override async close(): Promise<void> {
+    clearInterval(this.#timer);
+    this.#timer = undefined;
+  }
+
+  async create(session: NewSession): Promise<CreateResult> {
+    if (this.#live(session.id) !== undefined) return { status: 'taken' };
+    return { status: 'created', ...this.#add(session) };
+  }
+
+  async get(id: string): Promise<LoadedSession | null> {
+    const record = this.#live(id);
+    return record === undefined ? null : { record, now: this.#clock.wall() };
+  }
+
+  async set(change: SessionChange): Promise<WriteResult> {
+    const current = this.#live(change.base.id);
+    const now = this.#clock.wall();
+    if (current === undefined) return { status: 'gone' };
+    if (current.version !== change.base.version)
+      return { status: 'conflict', uncertain: false, record: current, now };
+    const lastAccess = change.keepExpiry ? current.lastAccess : now;
+    const record = { ...current, version: this.#nextVersion(), lastAccess, data: change.data };
+    this.#records.set(record.id, record);
+    return { status: 'written', record, now };
+  }
+
+  async touch(id: string, minInterval: number): Promise<TouchResult | null> {
+    const record = this.#live(id);
+    const now = this.#clock.wall();
+    if (record === undefined) return null;
+    if (now - record.lastAccess < minInterval)
+      return { version: record.version, lastAccess: record.lastAccess, now };
+    this.#records.set(id, { ...record, lastAccess: now });
+    return { version: record.version, lastAccess: now, now };
+  }
+
+  async destroy(id: string): Promise<boolean> {
+    const live = this.#live(id) !== undefined;
+    this.#records.delete(id);
+    return live;
+  }
+
+  async destroyMany(ids: readonly string[]): Promise<readonly string[]> {
+    return ids.filter((id) => {
+      const live = this.#live(id) !== undefined;
+      this.#records.delete(id);
+      return live;
+    });
+  }
+
+  async move(base: SessionRecord, next: NewSession): Promise<MoveResult> {
+    const current = this.#live(base.id);
+    const now = this.#clock.wall();
+    if (current === undefined) return { status: 'gone' };
+    if (current.version !== base.version)
+      return { status: 'conflict', uncertain: false, record: current, now };
+    this.#records.delete(base.id);
+    const { createdAt, absoluteDeadline } = current;
+    const inherited = base.userId === next.userId ? { createdAt, absoluteDeadline } : {};
+    return { status: 'moved', ...this.#add(next, inherited) };
+  }
+
+  async *all(): AsyncGenerator<SessionRecord> {
+    for (const id of [...this.#records.keys()]) {
+      const record = this.#live(id);
+      if (record !== undefined) yield record;
+    }
+  }
+
+  async length(): Promise<number> {
+    const now = this.#clock.wall();
+    let count = 0;
+    for (const record of this.#records.values()) if (deadlineOf(record) > now) count++;
+    return count;
+  }
+
+  async clear(): Promise<void> {
+    this.#records.clear();
+  }
+
+  async userSessions(userId: string): Promise<{ records: SessionRecord[]; now: number }> {
+    const records = [...(this.#idsOfUser.get(userId) ?? [])].flatMap((id) => this.#live(id) ?? []);
+    records.sort((a, b) => b.lastAccess - a.lastAccess || b.version - a.version);
+    return { records, now: this.#clock.wall() };
+  }
+
+  #live(id: string): SessionRecord | undefined {
+    const record = this.#records.get(id);
+    if (record === undefined || deadlineOf(record) > this.#clock.wall()) return record;
+    this.#records.delete(id);
+    return undefined;
+  }
+
+  #add(session: NewSession, inherited: Partial<SessionRecord> = {}): LoadedSession {
+    const now = this.#clock.wall();
+    const { id, userId, idleTimeout, absoluteTimeout, metadata, data } = session;
+    const record: SessionRecord = {
+      id,
+      userId,
+      version: this.#nextVersion(),
+      createdAt: now,
+      lastAccess: now,
+      idleTimeout,
+      absoluteDeadline: absoluteTimeout === 0 ? 0 : now + absoluteTimeout,
+      metadata,
+      data,
+      ...inherited,
+    };
+    this.#records.set(id, record);
+    if (userId !== null) {
+      const ids = this.#idsOfUser.get(userId) ?? new Set();
+      this.#idsOfUser.set(userId, ids.add(id));
+    }
+    return { record, now };
+  }
+
+  #delist({ id, userId }: SessionRecord): void {
+    if (userId === null) return;
+    const ids = this.#idsOfUser.get(userId);
+    ids?.delete(id);
+    if (ids?.size === 0) this.#idsOfUser.delete(userId);
+  }
+
+  /** Never the same twice, so that a re-created id is not taken for its former self. */
+  #nextVersion(): number {
+    return (this.#lastVersion = Math.max(this.#lastVersion + 1, this.#clock.wall() * 1000));
+  }
+
+  #prune(): void {
+    const now = this.#clock.wall();
+    for (let looked = 0; looked < PRUNE_BATCH; looked++) {
+      this.#cursor ??= this.#records.keys() as Generator<string>;
+      const { done, value: id } = this.#cursor.next();
+      if (done) {
+        this.#cursor = undefined;
+        return;
+      }
+      const record = this.#records.peek(id);
+      if (record !== undefined && deadlineOf(record) <= now) this.#records.delete(id);
+    }
+  }
+
+  #warnOfEviction(max: number): void {
+    if (this.#warnedOfEviction) return;
+    this.#warnedOfEviction = true;
+    this.#logger.warn(
+      `The memory store holds its maxSessions of ${max}: the least recently used sessions are being ended. ` +
+        'Raise it (store: new MemorySessionStore({ maxSessions })), or set redis.',
+    );
+  }
+}

@@ -1,0 +1,42 @@
+import type { Redis, RedisOptions } from 'ioredis';
+
+/** The forms in which options name a Redis. */
+export type RedisSource = string | RedisOptions | Redis;
+
+/**
+ * Settings our own connections must have, whatever the user's client is set to. A queue would run a command after its
+ * caller was told 503; a resend would run it twice; `maxRetriesPerRequest: 0` makes ioredis reject what is pending as
+ * soon as the link breaks, instead of never.
+ */
+const OURS = {
+  lazyConnect: true,
+  enableOfflineQueue: false,
+  autoResendUnfulfilledCommands: false,
+  autoResubscribe: false,
+  enableAutoPipelining: false,
+  enableReadyCheck: true,
+  maxRetriesPerRequest: 0,
+  keyPrefix: '',
+  // Soon after an outage, and not all processes at the same moment.
+  retryStrategy: (attempt: number) =>
+    Math.min(25 * 2 ** Math.min(attempt, 5), 400) * (0.75 + Math.random() / 4),
+} satisfies RedisOptions;
+
+/**
+ * A connection of our own to where `source` points. ioredis is loaded here and only here, so that an app without
+ * `redis` never loads it. Not connected yet.
+ *
+ * @param socketTimeoutMs a socket with unanswered commands and no data for this long is given up
+ */
+export async function openOwnClient(
+  source: RedisSource,
+  name: string,
+  socketTimeoutMs: number,
+): Promise<Redis> {
+  const ours: RedisOptions = { ...OURS, connectionName: name, socketTimeout: socketTimeoutMs };
+  if (typeof source === 'object' && 'duplicate' in source) return (source as Redis).duplicate(ours);
+  const ioredis = await import('ioredis');
+  const client =
+    typeof source === 'string' ? new ioredis.Redis(source, ours) : new ioredis.Redis({ ...source, ...ours });
+  return client;
+}

@@ -1,0 +1,229 @@
+import { Logger } from '@nestjs/common';
+import type { Redis } from 'ioredis';
+import type { StoreConnection } from '../core/store-connection.interface.js';
+import { SessionStoreUnavailableError } from '../errors/state.errors.js';
+import { isNotMaster, isReply, wasNotSent, withoutArguments } from './redis-error.js';
+import type { Script } from './scripts/record.lua.js';
+
+type Argument = string | number;
+type Command = (...args: Argument[]) => Promise<unknown>;
+
+/** A reply, and whether an earlier try of the same command may have been run without our learning of it. */
+export interface Reply {
+  readonly value: unknown;
+  readonly uncertain: boolean;
+}
+
+/**
+ * The command connection C: our own, opened by {@link open}, closed by {@link close}.
+ *
+ * A command is given up after `commandTimeoutMs` in all. Within that time a broken link is waited for and the command
+ * sent again: scripts carry a nonce that makes this safe. Nothing is ever sent after its caller was told 503.
+ */
+export class RedisConnection implements StoreConnection {
+  readonly #logger = new Logger('SessionModule');
+  readonly #lost = new Set<() => void>();
+  readonly #waiting = new Set<() => void>();
+  readonly #commands = new Map<Script, Command>();
+  #client: Redis | null = null;
+  #usable = false;
+  #closed = false;
+  #wasReady = false;
+  #saidAvailable = false;
+
+  /**
+   * @param connect makes the client, not yet connected
+   * @param check run on every new link before the first command; a rejection keeps the link unused
+   * @param onAvailable told `false` when the link is lost and `true` when it is back
+   */
+  constructor(
+    private readonly connect: () => Promise<Redis>,
+    private readonly check: (client: Redis) => Promise<void>,
+    private readonly commandTimeoutMs: number,
+    private readonly onAvailable: (available: boolean) => void,
+  ) {}
+
+  /**
+   * Connects and waits for the first usable link, for `commandTimeoutMs` at the most: an app may boot while Redis is
+   * away, and answers 503 until it is back.
+   *
+   * @throws whatever `check` rejected with
+   */
+  async open(): Promise<void> {
+    const client = await this.connect();
+    this.#client = client;
+    client.on('error', (error: unknown) => this.#logger.debug(`Redis: ${withoutArguments(error).message}`));
+    client.on('close', () => this.#onLost());
+    let failure: unknown;
+    const checked = new Promise<void>((resolve) => {
+      client.on('ready', () => {
+        this.#wasReady = true;
+        this.check(client).then(
+          () => {
+            this.#onUsable(client);
+            resolve();
+          },
+          (error: unknown) => {
+            failure ??= error;
+            this.#logger.error(`The session store is not usable: ${withoutArguments(error).message}`);
+            resolve();
+          },
+        );
+      });
+    });
+    client.connect().catch(() => undefined); // retried by retryStrategy; 'error' has logged it
+    let timer: NodeJS.Timeout | undefined;
+    await Promise.race([
+      checked,
+      new Promise((resolve) => (timer = setTimeout(resolve, this.commandTimeoutMs))),
+    ]);
+    clearTimeout(timer);
+    if (failure !== undefined && !isTransient(failure)) throw failure;
+    if (!this.#usable) {
+      this.#logger.warn(
+        'Redis does not answer yet: requests that need a session get 503 until it does. Check the "redis" option.',
+      );
+    }
+  }
+
+  get connected(): boolean {
+    return this.#usable;
+  }
+
+  onLost(listener: () => void): void {
+    this.#lost.add(listener);
+  }
+
+  async serverRunId(): Promise<string> {
+    if (!this.#usable || this.#client === null) throw new Error('the command connection is down');
+    const runId = /^run_id:(\w+)/m.exec(await this.#client.info('server'))?.[1];
+    if (runId === undefined) throw new Error('the server does not tell its run_id');
+    return runId;
+  }
+
+  /**
+   * Runs a script.
+   *
+   * @param operation names it in the error
+   * @param writes whether a lost reply leaves the outcome unknown
+   * @throws {SessionStoreUnavailableError}
+   */
+  run(
+    operation: string,
+    writes: boolean,
+    script: Script,
+    keys: readonly string[],
+    args: readonly Argument[],
+  ): Promise<Reply> {
+    return this.#send(operation, writes, () => this.#command(script)(keys.length, ...keys, ...args));
+  }
+
+  /** Runs plain read commands. */
+  read<T>(operation: string, command: (client: Redis) => Promise<T>): Promise<T> {
+    return this.#send(operation, false, () => command(this.#client!)).then((reply) => reply.value as T);
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true;
+    this.#usable = false;
+    const client = this.#client;
+    if (client === null) return;
+    // Let what is under way finish, but do not hang on a dead server.
+    if (client.status === 'ready') {
+      const quit = client.quit().catch(() => undefined);
+      let timer: NodeJS.Timeout | undefined;
+      await Promise.race([
+        quit,
+        new Promise((resolve) => (timer = setTimeout(resolve, this.commandTimeoutMs))),
+      ]);
+      clearTimeout(timer);
+    }
+    client.disconnect();
+    for (const wake of this.#waiting) wake();
+  }
+
+  #send(operation: string, writes: boolean, attempt: () => Promise<unknown>): Promise<Reply> {
+    return new Promise((resolve, reject) => {
+      let settled = false;
+      let sent = false;
+      let cause: Error | undefined;
+      const fail = (detail: string) => {
+        settled = true;
+        clearTimeout(timer);
+        this.#waiting.delete(go);
+        reject(new SessionStoreUnavailableError(operation, detail, writes && sent, cause && { cause }));
+      };
+      const timer = setTimeout(
+        () => fail(`no answer from Redis within ${this.commandTimeoutMs} ms (option "commandTimeout")`),
+        this.commandTimeoutMs,
+      );
+      const go = () => {
+        if (settled) return;
+        if (this.#closed) return fail('the app is shutting down');
+        if (!this.#usable) {
+          this.#waiting.add(go); // woken when the link is back, ended by the timer
+          return;
+        }
+        this.#waiting.delete(go);
+        const uncertain = sent;
+        sent = true;
+        attempt().then(
+          (value) => {
+            if (settled) return;
+            settled = true;
+            clearTimeout(timer);
+            resolve({ value, uncertain });
+          },
+          (error: unknown) => {
+            if (settled) return;
+            cause = withoutArguments(error);
+            if (isReply(error)) {
+              if (isNotMaster(error)) this.#client?.disconnect(true);
+              // An error reply means that this try changed nothing; an earlier one still may have.
+              sent = uncertain;
+              return fail(cause.message);
+            }
+            if (wasNotSent(error)) sent = uncertain;
+            // The link broke. 'close' may come a moment later than the rejection: never spin on a dead client.
+            this.#usable &&= this.#client?.status === 'ready';
+            setImmediate(go);
+          },
+        );
+      };
+      go();
+    });
+  }
+
+  #command(script: Script): Command {
+    const known = this.#commands.get(script);
+    if (known !== undefined) return known;
+    const client = this.#client!;
+    // Without a fixed number of keys ioredis takes it as the first argument.
+    client.defineCommand(script.name, { lua: script.lua });
+    const command = (client as unknown as Record<string, Command>)[script.name]!.bind(client);
+    this.#commands.set(script, command);
+    return command;
+  }
+
+  #onUsable(client: Redis): void {
+    if (this.#closed || client.status !== 'ready') return;
+    this.#usable = true;
+    this.#saidAvailable = true;
+    this.onAvailable(true);
+    for (const wake of [...this.#waiting]) wake();
+  }
+
+  #onLost(): void {
+    this.#usable = false;
+    // Also when the link broke during its check: whoever relied on the server's identity must know.
+    if (this.#wasReady) for (const listener of this.#lost) listener();
+    this.#wasReady = false;
+    if (this.#saidAvailable && !this.#closed) this.onAvailable(false);
+    this.#saidAvailable = false;
+  }
+}
+
+/** A check that failed because the link did, not because of what the server said. */
+function isTransient(error: unknown): boolean {
+  return !(error instanceof Error) || !('code' in error) || error.code !== 'SESSION_OPTIONS';
+}

@@ -1,0 +1,26 @@
+/**
+ * What went wrong, without what it went wrong with: ioredis errors carry the command's arguments, and some server
+ * messages quote them. Neither may reach a log through `cause`.
+ */
+export function withoutArguments(error: unknown): Error {
+  const message = error instanceof Error ? error.message : 'unknown error';
+  const clean = new Error(message.replace(/,? ?with args beginning with:[^]*$/, '').slice(0, 300));
+  clean.name = error instanceof Error ? error.name : 'Error';
+  delete clean.stack; // of no use to a reader: it ends in ioredis' parser
+  return clean;
+}
+
+/** True for an error the server answered with; false for a lost or refused connection. */
+export function isReply(error: unknown): error is Error {
+  return error instanceof Error && error.name === 'ReplyError';
+}
+
+/** The server is alive but not the writable master we need: give the connection up and ask again elsewhere. */
+export function isNotMaster(error: unknown): boolean {
+  return isReply(error) && /^(READONLY|MOVED|MASTERDOWN)/.test(error.message);
+}
+
+/** ioredis refused to write the command at all, so that the server cannot have run it. */
+export function wasNotSent(error: unknown): boolean {
+  return error instanceof Error && /isn't writeable/.test(error.message);
+}

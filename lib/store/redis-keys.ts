@@ -1,0 +1,39 @@
+/**
+ * Names of every Redis key and channel of this package. All keys of a partition share one hash tag (`{p}`), so that
+ * one script may touch them together in Redis Cluster too.
+ *
+ * | key | type | holds |
+ * |---|---|---|
+ * | `sk:{p}:s:<id>` | string | the record, see redis-record.ts |
+ * | `sk:{p}:u:<user>` | zset | ids of one user by last access |
+ * | `sk:{p}:exp` | zset | `<id> <user>` by deadline (`+inf` when immortal) |
+ * | `sk:layout` | string | layout number and partition count |
+ * | `sk:inv` | channel | invalidations |
+ */
+export class RedisKeys {
+  readonly layout: string;
+  readonly channel: string;
+  readonly #prefixes: readonly string[];
+
+  constructor(
+    prefix: string,
+    readonly partitions: number,
+  ) {
+    this.layout = `${prefix}layout`;
+    this.channel = `${prefix}inv`;
+    this.#prefixes = Array.from({ length: partitions }, (_, partition) => `${prefix}{${partition}}:`);
+  }
+
+  record(partition: number, id: string): string {
+    return `${this.#prefixes[partition]}s:${id}`;
+  }
+
+  /** @param user encoded userId, see {@link encodeUserId} */
+  user(partition: number, user: string): string {
+    return `${this.#prefixes[partition]}u:${user}`;
+  }
+
+  deadlines(partition: number): string {
+    return `${this.#prefixes[partition]}exp`;
+  }
+}

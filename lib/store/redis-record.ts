@@ -1,0 +1,71 @@
+import type { NewSession } from '../core/session-store.js';
+import type { SessionMetadata, SessionRecord } from '../core/session-record.interface.js';
+
+/**
+ * The text of a record in Redis. A fixed-offset header that scripts read without decoding anything, then what only
+ * this process reads:
+ *
+ * ```
+ * 1 <version:16> <nonce:11> <lastAccess:13> <idle:11> <absolute:13> <createdAt:13> <user> <metadata JSON>\n<data>
+ * ```
+ *
+ * Numbers are decimal with leading zeros; times are milliseconds; `user` is percent-encoded and empty when anonymous;
+ * the id is the key's. `1` is the layout. A session that is being moved to another partition reads
+ * `M <nonce:11> <record>` for a few seconds and counts as absent.
+ */
+const BODY = 71; // createdAt starts here
+const USER = 85;
+
+/** The record under `id`, or null when the text is not one of ours. */
+export function parseRecord(id: string, text: string): SessionRecord | null {
+  if (text.charCodeAt(0) !== 49 /* '1' */ || text.length <= USER) return null;
+  const userEnd = text.indexOf(' ', USER);
+  const metadataEnd = text.indexOf('\n', userEnd + 1);
+  if (userEnd < 0 || metadataEnd < 0) return null;
+  try {
+    const record = {
+      id,
+      userId: decodeUserId(text.slice(USER, userEnd)),
+      version: Number(text.slice(2, 18)),
+      createdAt: Number(text.slice(BODY, 84)),
+      lastAccess: Number(text.slice(31, 44)),
+      idleTimeout: Number(text.slice(45, 56)),
+      absoluteDeadline: Number(text.slice(57, 70)),
+      metadata: parseMetadata(text.slice(userEnd + 1, metadataEnd)),
+      data: text.slice(metadataEnd + 1),
+    };
+    const numbersSum =
+      record.version + record.createdAt + record.lastAccess + record.idleTimeout + record.absoluteDeadline;
+    return Number.isFinite(numbersSum) ? record : null;
+  } catch {
+    return null; // malformed percent-encoding or JSON: the caller reports the record as undecodable
+  }
+}
+
+const NO_METADATA: SessionMetadata = Object.freeze({});
+
+function parseMetadata(json: string): SessionMetadata {
+  if (json === '{}') return NO_METADATA;
+  const value: unknown = JSON.parse(json);
+  if (typeof value !== 'object' || value === null) throw new TypeError('metadata is not an object');
+  return Object.freeze(value);
+}
+
+/** What follows the header and the creation time: `<user> <metadata>\n<data>`. */
+export function formatTail(session: Pick<NewSession, 'userId' | 'metadata' | 'data'>): string {
+  return `${encodeUserId(session.userId)} ${JSON.stringify(session.metadata)}\n${session.data}`;
+}
+
+/** A version as it stands in the header, for the scripts' comparison. */
+export function formatVersion(version: number): string {
+  return String(version).padStart(16, '0');
+}
+
+/** A userId as it stands in key names and records: without space, brace or control character; empty if anonymous. */
+export function encodeUserId(userId: string | null): string {
+  return userId === null ? '' : encodeURIComponent(userId);
+}
+
+export function decodeUserId(encoded: string): string | null {
+  return encoded === '' ? null : decodeURIComponent(encoded);
+}
