@@ -51,7 +51,8 @@ export {
   type WriteResult,
 } from './core/session-store.js';
 export { MemorySessionStore, type MemorySessionStoreOptions } from './store/memory-session.store.js';
-export { InjectSessionStore, SESSION_STORE } from './session.constants.js';
+export { InjectSessionStore } from './core/inject-session-store.decorator.js';
+export { SESSION_STORE } from './session.constants.js';
 
 // Errors
 export { SessionError, type SessionErrorCode } from './errors/session.error.js';

@@ -1,5 +1,3 @@
-import { Inject } from '@nestjs/common';
-
 /** Injection token of the resolved, frozen options ({@link ResolvedSessionOptions}). */
 export const SESSION_OPTIONS = Symbol('SESSION_OPTIONS');
 /** Injection token of the {@link SessionStore} in use. */
@@ -15,10 +13,3 @@ export const SESSION_ACCESS = 'nestjs-sessionkit:access';
  * A registered symbol, so that two copies of this package in one process still find each other's result.
  */
 export const SESSION_OF_REQUEST = Symbol.for('nestjs-sessionkit.session');
-
-/**
- * Injects the {@link SessionStore} in use.
- *
- * @publicApi
- */
-export const InjectSessionStore = (): ParameterDecorator => Inject(SESSION_STORE);

@@ -191,7 +191,7 @@ function createStore(options: ResolvedSessionOptions, events: SessionEvents): Se
   if (store !== undefined) return store;
   if (redis === undefined) return new MemorySessionStore();
   return new RedisSessionStore(
-    () => openOwnClient(redis, `sessionkit:${instanceId}`, commandTimeoutMs),
+    () => openOwnClient(redis, `sessionkit:${instanceId}`, commandTimeoutMs * 2),
     options,
     events,
   );
@@ -209,7 +209,7 @@ function createSubscriber(
   const source = subscriber ?? redis;
   return new RedisSubscriber(
     {
-      connect: () => openOwnClient(source, `sessionkit-sub:${instanceId}`, commandTimeoutMs),
+      connect: () => openOwnClient(source, `sessionkit-sub:${instanceId}`, commandTimeoutMs * 2),
       channel: store.channel,
       commands: store.connection,
       instanceId,

@@ -2,11 +2,12 @@ import { SessionGoneError } from '../errors/state.errors.js';
 import {
   applyPatch,
   diffFields,
+  setField,
   type DataFields,
   type FieldPatch,
   type SessionData,
 } from './session-data.js';
-import type { SessionEngine, Written, WriteOptions } from './session-engine.js';
+import type { SessionEngine, WriteOptions } from './session-engine.js';
 import { deadlineOf, type SessionMetadata, type SessionRecord } from './session-record.interface.js';
 
 /** Where the session came from: made just now, the near cache, or the store. */
@@ -78,7 +79,7 @@ export class ActiveSession<T extends object = SessionData> {
     return this.#record.userId;
   }
 
-  /** The draft of the data; see the class. The same object until `reload`, `regenerate` or an assignment. */
+  /** The draft of the data; see the class. The same object until `clear`, `reload`, `regenerate` or an assignment. */
   get data(): T {
     return (this.#draft ??= this.#engine.decode(this.#record)) as T;
   }
@@ -146,11 +147,13 @@ export class ActiveSession<T extends object = SessionData> {
   /** Writes one field at once; other unsaved changes of the draft stay unsaved. */
   async set<K extends keyof T & string>(key: K, value: T[K], options?: WriteOptions): Promise<void> {
     await this.#write({ set: new Map([[key, value]]), remove: new Set() }, options);
+    setField(this.data as DataFields, key, value);
   }
 
   /** Removes one field at once. */
   async delete(key: keyof T & string, options?: WriteOptions): Promise<void> {
     await this.#write({ set: new Map(), remove: new Set([key]) }, options);
+    delete this.data[key];
   }
 
   /** Removes all data at once, unsaved changes included; the session itself lives on. */
@@ -238,33 +241,26 @@ export class ActiveSession<T extends object = SessionData> {
   }
 
   async #write(patch: FieldPatch, options?: WriteOptions): Promise<void> {
+    const before = this.#record;
     const written = await this.#live(() =>
-      this.#engine.write(this.#token, this.#record, (data) => applyPatch(data, patch), {
+      this.#engine.write(this.#token, before, (data) => applyPatch(data, patch), {
         ...options,
         repeatable: true,
       }),
     );
-    this.#adopt(written, patch);
+    this.#record = written.record;
+    if (this.#draft === undefined) this.#draft = written.data;
+    else this.#takeOver(this.#draft, before, written.data, patch);
   }
 
-  /** Takes over what was written, and what others wrote before; changes made to the draft meanwhile stay. */
-  #adopt(written: Written, patch: FieldPatch): void {
-    const draft = this.#draft;
-    const before = this.#record;
-    this.#record = written.record;
-    if (draft === undefined) {
-      this.#draft = written.data;
-      return;
-    }
+  /** Brings fields that others wrote into the draft. Those of the patch, and those changed here meanwhile, stay. */
+  #takeOver(draft: DataFields, before: SessionRecord, written: DataFields, patch: FieldPatch): void {
     const own = diffFields(this.#engine.decode(before), draft, (data) => this.#engine.encode(data));
-    const touchedByUs = (key: string) => !patch.set.has(key) && (own.set.has(key) || own.remove.has(key));
-    for (const key of Object.keys(draft)) {
-      if (!Object.hasOwn(written.data, key) && !touchedByUs(key)) delete draft[key];
-    }
-    for (const [key, value] of Object.entries(written.data)) {
-      if (touchedByUs(key) || (patch.set.has(key) && Object.hasOwn(draft, key) && draft[key] === value))
-        continue;
-      Object.defineProperty(draft, key, { value, writable: true, enumerable: true, configurable: true });
+    const isOurs = ({ set, remove }: FieldPatch, key: string) => set.has(key) || remove.has(key);
+    for (const key of new Set([...Object.keys(draft), ...Object.keys(written)])) {
+      if (isOurs(patch, key) || isOurs(own, key)) continue;
+      if (Object.hasOwn(written, key)) setField(draft, key, written[key]);
+      else delete draft[key];
     }
   }
 

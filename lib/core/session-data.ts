@@ -22,6 +22,11 @@ export interface FieldPatch {
   readonly remove: ReadonlySet<string>;
 }
 
+/** Sets a field as data, whatever its name: `__proto__` too is only a key. */
+export function setField(data: DataFields, key: string, value: unknown): void {
+  Object.defineProperty(data, key, { value, writable: true, enumerable: true, configurable: true });
+}
+
 /** A copy of `data` with the patch laid over. */
 export function applyPatch(data: DataFields, patch: FieldPatch): DataFields {
   const entries = new Map(Object.entries(data));

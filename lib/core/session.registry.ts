@@ -55,12 +55,13 @@ export class SessionRegistry {
     checkUserId(userId);
     const store = this.#store();
     const spared = new Set(typeof except === 'string' ? [except] : except);
-    let { records, now: begun } = await store.userSessions(userId);
+    const first = await store.userSessions(userId);
+    let { records } = first;
     let count = 0;
     for (let pass = 0; pass < MAX_PASSES; pass++) {
       // A regenerated session keeps its time of creation, so that it cannot slip through under its new id.
       const ids = records
-        .filter(({ id, createdAt }) => createdAt <= begun && !spared.has(id))
+        .filter(({ id, createdAt }) => createdAt <= first.now && !spared.has(id))
         .map(({ id }) => id);
       if (ids.length === 0) break;
       count += await this.engine.destroyMany(ids, userId, 'killed');

@@ -128,7 +128,9 @@ export class MemorySessionStore extends SessionStore {
   }
 
   async *all(): AsyncGenerator<SessionRecord> {
-    for (const id of [...this.#records.keys()]) {
+    // A snapshot: the consumer may end sessions between two steps.
+    const ids = Array.from(this.#records.keys());
+    for (const id of ids) {
       const record = this.#live(id);
       if (record !== undefined) yield record;
     }

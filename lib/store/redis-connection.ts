@@ -1,12 +1,16 @@
 import { Logger } from '@nestjs/common';
 import type { Redis } from 'ioredis';
 import type { StoreConnection } from '../core/store-connection.interface.js';
+import { SessionOptionsError } from '../errors/caller.errors.js';
 import { SessionStoreUnavailableError } from '../errors/state.errors.js';
 import { isNotMaster, isReply, wasNotSent, withoutArguments } from './redis-error.js';
 import type { Script } from './scripts/record.lua.js';
 
 type Argument = string | number;
 type Command = (...args: Argument[]) => Promise<unknown>;
+
+/** A server that failed its check is asked again, on a new link, after this time. */
+const RECHECK_MS = 1_000;
 
 /** A reply, and whether an earlier try of the same command may have been run without our learning of it. */
 export interface Reply {
@@ -30,6 +34,8 @@ export class RedisConnection implements StoreConnection {
   #closed = false;
   #wasReady = false;
   #saidAvailable = false;
+  #lastProblem = '';
+  #recheck: NodeJS.Timeout | undefined;
 
   /**
    * @param connect makes the client, not yet connected
@@ -47,14 +53,18 @@ export class RedisConnection implements StoreConnection {
    * Connects and waits for the first usable link, for `commandTimeoutMs` at the most: an app may boot while Redis is
    * away, and answers 503 until it is back.
    *
-   * @throws whatever `check` rejected with
+   * @throws {SessionOptionsError} if that is what `check` rejected with: the options do not fit this server
    */
   async open(): Promise<void> {
     const client = await this.connect();
     this.#client = client;
-    client.on('error', (error: unknown) => this.#logger.debug(`Redis: ${withoutArguments(error).message}`));
+    let lastError = 'no connection';
+    client.on('error', (error: unknown) => {
+      lastError = withoutArguments(error).message;
+      this.#logger.debug(`Redis: ${lastError}`);
+    });
     client.on('close', () => this.#onLost());
-    let failure: unknown;
+    let failure: SessionOptionsError | undefined;
     const checked = new Promise<void>((resolve) => {
       client.on('ready', () => {
         this.#wasReady = true;
@@ -64,8 +74,8 @@ export class RedisConnection implements StoreConnection {
             resolve();
           },
           (error: unknown) => {
-            failure ??= error;
-            this.#logger.error(`The session store is not usable: ${withoutArguments(error).message}`);
+            if (error instanceof SessionOptionsError) failure = error;
+            this.#onCheckFailed(client, withoutArguments(error).message);
             resolve();
           },
         );
@@ -78,10 +88,10 @@ export class RedisConnection implements StoreConnection {
       new Promise((resolve) => (timer = setTimeout(resolve, this.commandTimeoutMs))),
     ]);
     clearTimeout(timer);
-    if (failure !== undefined && !isTransient(failure)) throw failure;
+    if (failure !== undefined) throw failure;
     if (!this.#usable) {
       this.#logger.warn(
-        'Redis does not answer yet: requests that need a session get 503 until it does. Check the "redis" option.',
+        `Redis does not answer yet (${lastError}): requests that need a session get 503 until it does. Check the "redis" option.`,
       );
     }
   }
@@ -126,6 +136,7 @@ export class RedisConnection implements StoreConnection {
   async close(): Promise<void> {
     this.#closed = true;
     this.#usable = false;
+    clearTimeout(this.#recheck);
     const client = this.#client;
     if (client === null) return;
     // Let what is under way finish, but do not hang on a dead server.
@@ -208,12 +219,22 @@ export class RedisConnection implements StoreConnection {
   #onUsable(client: Redis): void {
     if (this.#closed || client.status !== 'ready') return;
     this.#usable = true;
+    this.#lastProblem = '';
     this.#saidAvailable = true;
     this.onAvailable(true);
-    for (const wake of [...this.#waiting]) wake();
+    for (const wake of this.#waiting) wake();
+  }
+
+  /** The link is up but must not be used. A new one may lead to a server that has been set right. */
+  #onCheckFailed(client: Redis, message: string): void {
+    if (this.#closed || client.status !== 'ready') return;
+    if (message !== this.#lastProblem) this.#logger.error(`The session store is not usable: ${message}`);
+    this.#lastProblem = message;
+    this.#recheck = setTimeout(() => client.disconnect(true), RECHECK_MS).unref();
   }
 
   #onLost(): void {
+    clearTimeout(this.#recheck);
     this.#usable = false;
     // Also when the link broke during its check: whoever relied on the server's identity must know.
     if (this.#wasReady) for (const listener of this.#lost) listener();
@@ -221,9 +242,4 @@ export class RedisConnection implements StoreConnection {
     if (this.#saidAvailable && !this.#closed) this.onAvailable(false);
     this.#saidAvailable = false;
   }
-}
-
-/** A check that failed because the link did, not because of what the server said. */
-function isTransient(error: unknown): boolean {
-  return !(error instanceof Error) || !('code' in error) || error.code !== 'SESSION_OPTIONS';
 }
