@@ -6,7 +6,7 @@
  * @param {Record<string, (...args: any[]) => unknown>} methods
  */
 export function serve(methods) {
-  process.on('message', async ({ id, method, args }) => {
+  const answer = async ({ id, method, args }) => {
     try {
       if (!Object.hasOwn(methods, method)) {
         throw Object.assign(new Error(`The worker serves no method "${method}"`), { code: 'ERR_NO_METHOD' });
@@ -16,7 +16,8 @@ export function serve(methods) {
     } catch (error) {
       post({ id, error: flatten(error) });
     }
-  });
+  };
+  process.on('message', (message) => void answer(message));
   post({ ready: true });
 }
 
