@@ -13,8 +13,9 @@ export type {
 
 // Sessions by token
 export { SessionService, type CreateSessionOptions } from './core/session.service.js';
-export { ActiveSession, type RegenerateOptions, type SessionSource } from './core/active-session.js';
-export type { SessionData } from './core/session-data.js';
+export { ActiveSession, type SessionSource } from './core/active-session.js';
+export type { RegenerateOptions } from './core/regenerate-options.js';
+export type { DataChange, SessionData } from './core/session-data.js';
 export type { WriteOptions } from './core/session-engine.js';
 
 // Sessions by user and id
@@ -23,6 +24,7 @@ export type { SessionInfo, SessionMetadata, SessionRecord } from './core/session
 
 // HTTP
 export { SessionGuard } from './http/session.guard.js';
+export { SessionExceptionFilter } from './http/session-exception.filter.js';
 export { OptionalSession, PublicSession, Session } from './http/session.decorators.js';
 
 // Near cache, invalidations, events

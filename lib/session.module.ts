@@ -55,9 +55,8 @@ import { RedisSessionStore } from './store/redis-session.store.js';
     },
     {
       provide: CacheService,
-      useFactory: (options: ResolvedSessionOptions, subscriber: RedisSubscriber, events: SessionEvents) =>
-        new CacheService(options.cache, subscriber, events),
-      inject: [SESSION_OPTIONS, RedisSubscriber, SessionEvents],
+      useFactory: createCache,
+      inject: [SESSION_OPTIONS, SESSION_STORE, RedisSubscriber, SessionEvents],
     },
     {
       provide: CacheScheduler,
@@ -108,6 +107,7 @@ import { RedisSessionStore } from './store/redis-session.store.js';
 })
 export class SessionModule extends ConfigurableModuleClass implements OnModuleInit, OnApplicationShutdown {
   readonly #logger = new Logger(SessionModule.name);
+  #closing: Promise<void> | undefined;
 
   constructor(
     @Inject(SESSION_OPTIONS) private readonly options: ResolvedSessionOptions,
@@ -148,7 +148,12 @@ export class SessionModule extends ConfigurableModuleClass implements OnModuleIn
     await this.#close();
   }
 
-  async #close(): Promise<void> {
+  /** Once, though Nest calls its hooks again for a second `app.close()`, and after a boot that failed. */
+  #close(): Promise<void> {
+    return (this.#closing ??= this.#closeAll());
+  }
+
+  async #closeAll(): Promise<void> {
     await this.scheduler.stop();
     await this.subscriber.close();
     await this.store.close();
@@ -195,6 +200,17 @@ function createStore(options: ResolvedSessionOptions, events: SessionEvents): Se
     options,
     events,
   );
+}
+
+function createCache(
+  options: ResolvedSessionOptions,
+  store: SessionStore,
+  subscriber: RedisSubscriber,
+  events: SessionEvents,
+): CacheService {
+  const cache = new CacheService(options.cache, subscriber, events);
+  if (store instanceof MemorySessionStore) store.onEviction = (id) => cache.delete(id);
+  return cache;
 }
 
 function createSubscriber(

@@ -33,10 +33,11 @@ export class CacheScheduler {
         onTick: () => void this.cache.clear(),
         unrefTimeout: true,
       });
+      this.#job.nextDate(); // throws for a date that never comes, such as 31 February
     } catch (cause) {
       throw new SessionOptionsError(
         'cache.clearCron',
-        `must be a cron expression of 5 or 6 fields; got "${this.clearCron}". Write e.g. '0 4 * * *'.`,
+        `must be a cron expression of 5 or 6 fields, for a time that comes; got "${this.clearCron}". Write e.g. '0 4 * * *'.`,
         { cause },
       );
     }

@@ -204,9 +204,12 @@ export class CacheService implements SessionCache {
     return true;
   }
 
-  /** Counted from before the store was asked, so that a copy never outlives the session it was made from. */
+  /**
+   * Counted from before the store was asked, so that a copy never outlives the session it was made from. One
+   * millisecond less, because the store's `now` is cut to whole ones and may be nearly one more.
+   */
   #deadline(sentAt: number, record: SessionRecord, storeNow: number): number {
-    return sentAt + Math.min((deadlineOf(record) - storeNow) * this.#ttlRatio, this.#maxAge);
+    return sentAt + Math.min((deadlineOf(record) - storeNow - 1) * this.#ttlRatio, this.#maxAge);
   }
 
   #drop(id: string): void {

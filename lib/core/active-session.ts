@@ -3,29 +3,17 @@ import {
   applyPatch,
   diffFields,
   setField,
+  type DataChange,
   type DataFields,
   type FieldPatch,
   type SessionData,
 } from './session-data.js';
+import { checkRegenerateOptions, type RegenerateOptions } from './regenerate-options.js';
 import type { SessionEngine, WriteOptions } from './session-engine.js';
 import { deadlineOf, type SessionMetadata, type SessionRecord } from './session-record.interface.js';
 
 /** Where the session came from: made just now, the near cache, or the store. */
 export type SessionSource = 'new' | 'cache' | 'store';
-
-/** @publicApi */
-export interface RegenerateOptions {
-  /**
-   * Whose the session is from now on: a user's id, or null for nobody's.
-   * @default as before
-   */
-  userId?: string | null;
-  /**
-   * Take the data along. From one user to another, or to none, data is dropped whatever this says.
-   * @default true
-   */
-  keepData?: boolean;
-}
 
 /**
  * One session, as one request (or job, or socket) holds it.
@@ -125,7 +113,7 @@ export class ActiveSession<T extends object = SessionData> {
     return !this.#ended && this.expiresIn !== 0;
   }
 
-  /** True if this object created the session. */
+  /** True if this object made the session: by `create`, or by `regenerate`, which makes a new one of the old. */
   get isNew(): boolean {
     return this.#source === 'new';
   }
@@ -148,6 +136,22 @@ export class ActiveSession<T extends object = SessionData> {
   async set<K extends keyof T & string>(key: K, value: T[K], options?: WriteOptions): Promise<void> {
     await this.#write({ set: new Map([[key, value]]), remove: new Set() }, options);
     setField(this.data as DataFields, key, value);
+  }
+
+  /**
+   * Changes the stored data at once, as `SessionService.update` does: a patch of fields, or a function that gets the
+   * stored data (not this draft) and changes it, or returns all of the new data. Safe for counters that parallel
+   * requests share. Other unsaved changes of the draft stay unsaved.
+   */
+  async update(change: DataChange<T>, options?: WriteOptions): Promise<void> {
+    const before = this.#record;
+    const written = await this.#live(() => this.#engine.update(this.#token, before, change, options));
+    const patch = diffFields(this.#engine.decode(before), written.data, (data) => this.#engine.encode(data));
+    this.#record = written.record;
+    if (this.#draft !== undefined) {
+      for (const key of patch.remove) delete this.#draft[key];
+      for (const [key, value] of patch.set) setField(this.#draft, key, value);
+    } else this.#draft = written.data;
   }
 
   /** Removes one field at once. */
@@ -200,6 +204,7 @@ export class ActiveSession<T extends object = SessionData> {
    * refused everywhere from then on; both are never usable together. Unsaved changes are saved with it.
    */
   async regenerate(options: RegenerateOptions = {}): Promise<this> {
+    const settings = checkRegenerateOptions(options);
     if (this.#ended) throw new SessionGoneError(this.id);
     const patch = this.#changes();
     const moved = await this.#live(() =>
@@ -207,7 +212,7 @@ export class ActiveSession<T extends object = SessionData> {
         this.#token,
         this.#record,
         (data) => (patch === null ? data : applyPatch(data, patch)),
-        options,
+        settings,
       ),
     );
     this.#token = moved.token;

@@ -21,7 +21,7 @@ export const defaultCodec: SessionCodec = {
   encode(data) {
     if (isLosslessJson(data)) return JSON.stringify(data);
     try {
-      return stringify(data, { Buffer: (value) => Buffer.isBuffer(value) && value.toString('base64') });
+      return stringify(data, REDUCERS);
     } catch (error) {
       // devalue names the path as '.cart.items[0]'; its message never holds a value.
       if (error instanceof DevalueError)
@@ -31,14 +31,33 @@ export const defaultCodec: SessionCodec = {
   },
 
   decode(text) {
-    const value: unknown = text.startsWith('[')
-      ? parse(text, { Buffer: (base64: string) => Buffer.from(base64, 'base64') })
-      : JSON.parse(text);
+    const value: unknown = text.startsWith('[') ? parse(text, REVIVERS) : JSON.parse(text);
     if (typeof value !== 'object' || value === null || Array.isArray(value))
       throw new TypeError('not an object');
     return value as Record<string, unknown>;
   },
 };
+
+/** Types that devalue alone would not keep, or not keep well. */
+const REDUCERS = {
+  // '=' is an empty Buffer in base64; devalue takes an empty string for "not of this type".
+  Buffer: (value: unknown) => Buffer.isBuffer(value) && (value.toString('base64') || '='),
+  // devalue writes the whole ArrayBuffer under a view, and with it what else lies in Node's shared pool.
+  View: (value: unknown) =>
+    ArrayBuffer.isView(value) && value.byteLength < value.buffer.byteLength && withoutTheRest(value),
+};
+
+const REVIVERS = {
+  Buffer: (base64: string) => Buffer.from(base64, 'base64'),
+  View: (view: unknown) => view,
+};
+
+/** The same view on a copy of only the bytes it shows. */
+function withoutTheRest(view: ArrayBufferView): ArrayBufferView {
+  const { buffer, byteOffset, byteLength } = view;
+  type ViewType = new (buffer: ArrayBufferLike) => ArrayBufferView;
+  return new (view.constructor as ViewType)(buffer.slice(byteOffset, byteOffset + byteLength));
+}
 
 function refusal(error: DevalueError): string {
   if (error.message.includes('__proto__')) {

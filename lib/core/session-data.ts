@@ -16,6 +16,14 @@ export interface SessionData {}
 /** Decoded data while nothing is known of its type. */
 export type DataFields = Record<string, unknown>;
 
+/**
+ * A change of stored data: a patch laid over the top-level fields, or a function that gets the data and either changes
+ * it and returns nothing, or returns **all** of the new data. Functions may run more than once.
+ *
+ * @publicApi
+ */
+export type DataChange<T extends object> = Partial<T> | ((data: T) => T | void | Promise<T | void>);
+
 /** Changes of top-level fields, laid over whatever the store holds by then. */
 export interface FieldPatch {
   readonly set: ReadonlyMap<string, unknown>;

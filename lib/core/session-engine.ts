@@ -11,7 +11,7 @@ import { StoreClock, type Clock } from './clock.js';
 import type { SessionCodec } from './codec.js';
 import { KeyedQueue } from './keyed-queue.js';
 import type { SessionCache } from './session-cache.interface.js';
-import type { DataFields } from './session-data.js';
+import type { DataChange, DataFields } from './session-data.js';
 import type { SessionMetadata, SessionRecord } from './session-record.interface.js';
 import type { NewSession, SessionStore } from './session-store.js';
 import {
@@ -23,7 +23,6 @@ import {
   randomPartition,
   type TokenIdentity,
 } from './session-token.js';
-import { checkUserId } from './user-id.js';
 
 /**
  * How often one write is tried against other processes. Each conflict means that another writer got through; within a
@@ -52,6 +51,15 @@ export interface CreateSettings {
   readonly absoluteTimeout: number;
   readonly metadata: SessionMetadata;
   readonly token: string | undefined;
+}
+
+/** What `move` needs; all checked by the caller. */
+export interface MoveSettings {
+  /** undefined: as before; null: nobody's. */
+  readonly userId: string | null | undefined;
+  readonly keepData: boolean;
+  /** undefined: as before. */
+  readonly metadata: SessionMetadata | undefined;
 }
 
 type OptionsUsed = Pick<
@@ -205,6 +213,28 @@ export class SessionEngine {
     );
   }
 
+  /** Writes a patch or the outcome of a function; see {@link DataChange}. */
+  update<T extends object>(
+    token: unknown,
+    known: SessionRecord | null,
+    change: DataChange<T>,
+    options: WriteOptions = {},
+  ): Promise<Written> {
+    if (typeof change !== 'function') {
+      const fields = asFields(change, 'must be an object of fields, or a function');
+      return this.write(token, known, (data) => ({ ...data, ...fields }), { ...options, repeatable: true });
+    }
+    return this.write(
+      token,
+      known,
+      async (data) => {
+        const next = await change(data as T);
+        return next === undefined ? data : asFields(next, 'must return nothing, or all of the new data');
+      },
+      options,
+    );
+  }
+
   /**
    * Replaces token and id. Data passes on only to the same user, or from nobody to a user.
    *
@@ -214,11 +244,10 @@ export class SessionEngine {
     token: unknown,
     known: SessionRecord | null,
     change: (data: DataFields) => DataFields,
-    { userId, keepData = true }: { userId?: string | null; keepData?: boolean },
+    { userId, keepData, metadata }: MoveSettings,
   ): Promise<Written & { readonly token: string }> {
     const identity = this.identify(token);
     if (identity === null) return Promise.reject(new SessionGoneError(null));
-    if (userId !== undefined && userId !== null) checkUserId(userId);
     return this.#queue.run(identity.id, () =>
       this.#retry(identity.id, token as string, known, async (base) => {
         const owner = userId === undefined ? base.userId : userId;
@@ -230,7 +259,7 @@ export class SessionEngine {
           userId: owner,
           idleTimeout: base.idleTimeout,
           absoluteTimeout: base.absoluteDeadline === 0 ? 0 : base.absoluteDeadline - base.createdAt,
-          metadata: base.metadata,
+          metadata: metadata ?? base.metadata,
           data: this.encode(data),
         };
         this.cache.delete(base.id);
@@ -409,4 +438,10 @@ export class SessionEngine {
 function newer(a: SessionRecord | null, b: SessionRecord | undefined): SessionRecord | undefined {
   if (a === null) return b;
   return b !== undefined && b.version > a.version ? b : a;
+}
+
+function asFields(value: unknown, rule: string): DataFields {
+  if (typeof value === 'object' && value !== null && !Array.isArray(value)) return value as DataFields;
+  const got = value === null ? 'null' : Array.isArray(value) ? 'an array' : typeof value;
+  throw new SessionArgumentError('change', `${rule}; got ${got}. Write e.g. (data) => { data.views = 1; }.`);
 }

@@ -2,9 +2,10 @@ import { SessionArgumentError, SessionOptionsError } from '../errors/caller.erro
 import { checkDuration } from '../options/option-checks.js';
 import { LIMITS } from '../options/session-options.defaults.js';
 import type { Duration, ResolvedSessionOptions } from '../options/session-options.interface.js';
-import { ActiveSession, type RegenerateOptions } from './active-session.js';
+import { ActiveSession } from './active-session.js';
+import { checkNames, checkRegenerateOptions, type RegenerateOptions } from './regenerate-options.js';
 import { checkMetadata } from './session-metadata.js';
-import type { DataFields, SessionData } from './session-data.js';
+import type { DataChange, DataFields, SessionData } from './session-data.js';
 import type { SessionEngine, WriteOptions, Written } from './session-engine.js';
 import type { SessionMetadata } from './session-record.interface.js';
 import { checkUserId } from './user-id.js';
@@ -52,7 +53,7 @@ export class SessionService<T extends object = SessionData> {
    * @throws {SessionTokenTakenError} if the given token has a session
    */
   async create(data: T = {} as T, options: CreateSessionOptions = {}): Promise<ActiveSession<T>> {
-    checkOptionNames(options);
+    checkNames(options, OPTION_NAMES);
     const created = await this.engine.create(data, {
       // null means "nobody" to callers that hold an optional user.
       userId: options.userId === undefined || options.userId === null ? null : checkUserId(options.userId),
@@ -69,7 +70,7 @@ export class SessionService<T extends object = SessionData> {
    */
   get(token: unknown): Promise<ActiveSession<T> | null> {
     const cached = this.getCached(token);
-    return cached === null ? this.#fetch(token) : Promise.resolve(cached);
+    return cached === null ? this.getStored(token) : Promise.resolve(cached);
   }
 
   /**
@@ -83,6 +84,18 @@ export class SessionService<T extends object = SessionData> {
   }
 
   /**
+   * The session under a token from the store, after `getCached` found nothing: each lookup counts as a hit or a miss.
+   *
+   * @internal for the guard
+   */
+  async getStored(token: unknown): Promise<ActiveSession<T> | null> {
+    const fetched = await this.engine.fetch(token);
+    return (
+      fetched && new ActiveSession<T>(this.engine, token as string, fetched.record, 'store', fetched.data)
+    );
+  }
+
+  /**
    * Changes a session's data. A patch is laid over the top-level fields; a function gets the data, and may change it
    * or return new data. Functions run again when another process wrote meanwhile, so that no change is lost: 100
    * parallel increments add 100.
@@ -90,24 +103,8 @@ export class SessionService<T extends object = SessionData> {
    * @throws {SessionGoneError} if there is no such session: a write is never lost in silence
    * @throws {SessionConflictError} if other processes kept coming in between
    */
-  async update(
-    token: unknown,
-    change: Partial<T> | ((data: T) => T | void | Promise<T | void>),
-    options: WriteOptions = {},
-  ): Promise<ActiveSession<T>> {
-    const written =
-      typeof change === 'function'
-        ? await this.engine.write(
-            token,
-            null,
-            async (data) => ((await change(data as T)) ?? data) as DataFields,
-            options,
-          )
-        : await this.engine.write(token, null, (data) => ({ ...data, ...asFields(change) }), {
-            ...options,
-            repeatable: true,
-          });
-    return this.#active(token, written);
+  async update(token: unknown, change: DataChange<T>, options?: WriteOptions): Promise<ActiveSession<T>> {
+    return this.#active(token, await this.engine.update(token, null, change, options));
   }
 
   /**
@@ -116,7 +113,6 @@ export class SessionService<T extends object = SessionData> {
    * @throws {SessionGoneError} if there is no such session
    */
   async replace(token: unknown, data: T, options: WriteOptions = {}): Promise<ActiveSession<T>> {
-    asFields(data);
     const written = await this.engine.write(token, null, () => data as DataFields, {
       ...options,
       repeatable: true,
@@ -144,7 +140,7 @@ export class SessionService<T extends object = SessionData> {
    * @throws {SessionGoneError} if there is no such session
    */
   async regenerate(token: unknown, options: RegenerateOptions = {}): Promise<ActiveSession<T>> {
-    const moved = await this.engine.move(token, null, (data) => data, options);
+    const moved = await this.engine.move(token, null, (data) => data, checkRegenerateOptions(options));
     return new ActiveSession<T>(this.engine, moved.token, moved.record, 'new', moved.data);
   }
 
@@ -156,13 +152,6 @@ export class SessionService<T extends object = SessionData> {
    */
   touchLater(session: ActiveSession<T>): void {
     if (this.engine.touchIsDue(session)) session.touch().catch(() => undefined);
-  }
-
-  async #fetch(token: unknown): Promise<ActiveSession<T> | null> {
-    const fetched = await this.engine.fetch(token);
-    return (
-      fetched && new ActiveSession<T>(this.engine, token as string, fetched.record, 'store', fetched.data)
-    );
   }
 
   #active(token: unknown, { record, data }: Written): ActiveSession<T> {
@@ -199,28 +188,10 @@ export class SessionService<T extends object = SessionData> {
 
 const OPTION_NAMES = ['userId', 'idleTimeout', 'absoluteTimeout', 'metadata', 'token'];
 
-function checkOptionNames(options: object): void {
-  for (const name of Object.keys(options)) {
-    if (!OPTION_NAMES.includes(name)) {
-      throw new SessionArgumentError(`options.${name}`, `is not known. Known: ${OPTION_NAMES.join(', ')}.`);
-    }
-  }
-}
-
 function duration(name: string, value: Duration | undefined, fallback: number, max: number): number {
   try {
     return checkDuration(name, value, fallback, { min: 0, max });
   } catch (error) {
     throw error instanceof SessionOptionsError ? new SessionArgumentError(name, error.detail) : error;
   }
-}
-
-function asFields(value: unknown): DataFields {
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) {
-    throw new SessionArgumentError(
-      'data',
-      `must be an object of fields; got ${value === null ? 'null' : Array.isArray(value) ? 'an array' : typeof value}.`,
-    );
-  }
-  return value as DataFields;
 }

@@ -33,7 +33,7 @@ export type InvalidationOperation = 'update' | 'destroy';
 type Listener<K extends keyof SessionEventMap> = (payload: SessionEventMap[K]) => void;
 
 /**
- * Typed events of this process. Listeners run synchronously; one that throws is reported and cannot break the
+ * Typed events of this process. Listeners run synchronously; one that throws or rejects is reported and cannot break the
  * request that caused the event.
  *
  * @publicApi
@@ -66,7 +66,9 @@ export class SessionEvents {
   emit<K extends keyof SessionEventMap>(event: K, payload: SessionEventMap[K]): void {
     for (const listener of this.#emitter.rawListeners(event)) {
       try {
-        (listener as Listener<K>)(payload);
+        const result: unknown = (listener as (payload: SessionEventMap[K]) => unknown)(payload);
+        // TypeScript lets an async function stand where a plain one is asked for; unheard, its rejection would end the process.
+        if (result instanceof Promise) result.catch((error: unknown) => this.#onListenerError(error, event));
       } catch (error) {
         this.#onListenerError(error, event);
       }

@@ -65,7 +65,7 @@ export class SessionGuard implements CanActivate {
   ): Promise<boolean> {
     let session: ActiveSession<object> | null;
     try {
-      session = await this.sessions.get(token);
+      session = await this.sessions.getStored(token);
     } catch (error) {
       // The reason stands in `cause` for exception filters and logs; the body says nothing of it.
       if (error instanceof SessionStoreUnavailableError)

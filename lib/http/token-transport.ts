@@ -30,8 +30,9 @@ export function createTransport(options: readonly TransportOption[], cookieName:
 
 function reader(option: TransportOption, cookieName: string): TokenTransport['read'] {
   if (option === 'cookie') {
+    // An empty cookie is what a sign-out may leave behind: it carries nothing, and must not hide a bearer token.
     return ({ headers }) =>
-      typeof headers.cookie === 'string' ? parse(headers.cookie)[cookieName] : undefined;
+      typeof headers.cookie === 'string' ? parse(headers.cookie)[cookieName] || undefined : undefined;
   }
   if (option === 'bearer') {
     return ({ headers }) =>

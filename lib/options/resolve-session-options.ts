@@ -251,13 +251,15 @@ function resolveTransport(input: SessionModuleOptions['transport']): readonly Tr
       if (item === 'cookie' || item === 'bearer') return item;
       if (typeof item === 'object' && item !== null && 'header' in item) {
         checkKeys('transport.', item, ['header']);
-        const header = checkString(
-          'transport.header',
-          item.header,
-          '',
-          HTTP_TOKEN,
-          "a header name such as 'x-auth-token'",
-        );
+        const { header: name } = item;
+        // There is no default: an unset environment variable would switch this transport off in silence.
+        if (name === undefined) {
+          throw new SessionOptionsError(
+            'transport.header',
+            'must be a header name; got undefined. Write e.g. "x-auth-token".',
+          );
+        }
+        const header = checkString('transport.header', name, 'x-auth-token', HTTP_TOKEN, 'a header name');
         return Object.freeze({ header: header.toLowerCase() });
       }
       throw new SessionOptionsError(

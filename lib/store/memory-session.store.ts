@@ -35,6 +35,8 @@ export interface MemorySessionStoreOptions {
  */
 export class MemorySessionStore extends SessionStore {
   readonly capabilities = { versions: true, index: true, exclusive: true } as const;
+  /** @internal Told the id of every session that had to make room, so that copies of it go too. */
+  onEviction: ((id: string) => void) | undefined;
   readonly #logger = new Logger('SessionModule');
   readonly #records: LRUCache<string, SessionRecord>;
   readonly #idsOfUser = new Map<string, Set<string>>();
@@ -53,9 +55,11 @@ export class MemorySessionStore extends SessionStore {
     this.#clock = options.clock ?? SYSTEM_CLOCK;
     this.#records = new LRUCache({
       max,
-      dispose: (record, _id, reason) => {
+      dispose: (record, id, reason) => {
         if (reason !== 'set') this.#delist(record);
-        if (reason === 'evict') this.#warnOfEviction(max);
+        if (reason !== 'evict') return;
+        this.onEviction?.(id);
+        this.#warnOfEviction(max);
       },
     });
   }

@@ -17,6 +17,10 @@ const OURS = {
   enableReadyCheck: true,
   maxRetriesPerRequest: 0,
   keyPrefix: '',
+  // Replies as our scripts expect them, and one deadline per command, which is ours.
+  stringNumbers: false,
+  replyMapping: 'legacy',
+  commandTimeout: undefined,
   // Soon after an outage, and not all processes at the same moment.
   retryStrategy: (attempt: number) =>
     Math.min(25 * 2 ** Math.min(attempt, 5), 400) * (0.75 + Math.random() / 4),

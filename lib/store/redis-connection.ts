@@ -3,7 +3,7 @@ import type { Redis } from 'ioredis';
 import type { StoreConnection } from '../core/store-connection.interface.js';
 import { SessionOptionsError } from '../errors/caller.errors.js';
 import { SessionStoreUnavailableError } from '../errors/state.errors.js';
-import { isNotMaster, isReply, wasNotSent, withoutArguments } from './redis-error.js';
+import { isNoScript, isNotMaster, isReply, wasNotSent, withoutArguments } from './redis-error.js';
 import type { Script } from './scripts/record.lua.js';
 
 type Argument = string | number;
@@ -192,6 +192,7 @@ export class RedisConnection implements StoreConnection {
               if (isNotMaster(error)) this.#client?.disconnect(true);
               // An error reply means that this try changed nothing; an earlier one still may have.
               sent = uncertain;
+              if (isNoScript(error)) return void setImmediate(go);
               return fail(cause.message);
             }
             if (wasNotSent(error)) sent = uncertain;

@@ -24,3 +24,8 @@ export function isNotMaster(error: unknown): boolean {
 export function wasNotSent(error: unknown): boolean {
   return error instanceof Error && /isn't writeable/.test(error.message);
 }
+
+/** The server has forgotten the script (`SCRIPT FLUSH`, a restart) and ran nothing; ioredis sends it again only once. */
+export function isNoScript(error: unknown): boolean {
+  return isReply(error) && error.message.startsWith('NOSCRIPT');
+}

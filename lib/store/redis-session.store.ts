@@ -139,20 +139,28 @@ export class RedisSessionStore extends SessionStore {
       const reply = value as [1, number, number, number] | [2, string] | [-1];
       if (reply[0] === -1) return null;
       if (reply[0] === 1) return { version: reply[1], lastAccess: reply[2], now: reply[3] };
-      user = reply[1]; // a session never changes its user: one repetition at the most
+      // A session never changes its user: one repetition, unless the record is too damaged to tell.
+      if (reply[1] === user) {
+        this.events.emit('undecodable', { id, reason: 'the stored text is not a record of this layout' });
+        return null;
+      }
+      user = reply[1];
     }
   }
 
   async destroy(id: string, hint?: { userId: string | null }): Promise<boolean> {
-    return (await this.#destroyBatch([id], [encodeUserId(hint?.userId ?? null)])).length === 1;
+    const users = [encodeUserId(hint?.userId ?? null)];
+    return (await this.#destroyBatch(this.#partition(id), [id], users)).length === 1;
   }
 
   async destroyMany(ids: readonly string[], userId: string): Promise<readonly string[]> {
+    const partition = partitionOfUser(userId, this.#keys.partitions);
     const ended: string[] = [];
     for (let start = 0; start < ids.length; start += BATCH) {
       const batch = ids.slice(start, start + BATCH);
       ended.push(
         ...(await this.#destroyBatch(
+          partition,
           batch,
           batch.map(() => encodeUserId(userId)),
         )),
@@ -201,7 +209,7 @@ export class RedisSessionStore extends SessionStore {
           client.zrange(this.#keys.deadlines(partition), '0', String(BATCH - 1)),
         );
         if (members.length === 0) break;
-        await this.#destroyBatch(members.map(idOfMember), members.map(userOfMember));
+        await this.#destroyBatch(partition, members.map(idOfMember), members.map(userOfMember));
       }
     }
   }
@@ -332,8 +340,11 @@ export class RedisSessionStore extends SessionStore {
   }
 
   /** @param users encoded userIds the caller believes in; those that are wrong are asked for and tried again */
-  async #destroyBatch(ids: readonly string[], users: readonly string[]): Promise<string[]> {
-    const partition = this.#partition(ids[0]!);
+  async #destroyBatch(
+    partition: number,
+    ids: readonly string[],
+    users: readonly string[],
+  ): Promise<string[]> {
     const deadlines = this.#keys.deadlines(partition);
     const { value, uncertain } = await this.connection.run(
       'end a session',
@@ -356,6 +367,7 @@ export class RedisSessionStore extends SessionStore {
     return [
       ...ended,
       ...(await this.#destroyBatch(
+        partition,
         wrong.map(({ id }) => id),
         wrong.map(({ user }) => user),
       )),
@@ -384,8 +396,12 @@ export class RedisSessionStore extends SessionStore {
   /** Runs on every new link: the layout marker, and once the eviction policy. */
   async #checkServer(client: Redis): Promise<void> {
     const wanted = `${LAYOUT} ${this.#keys.partitions}`;
-    await client.set(this.#keys.layout, wanted, 'NX');
-    const found = await client.get(this.#keys.layout);
+    let found = await client.get(this.#keys.layout);
+    if (found === null) {
+      // Only where it is missing: a full server (OOM) still serves the sessions it has.
+      await client.set(this.#keys.layout, wanted, 'NX');
+      found = await client.get(this.#keys.layout);
+    }
     if (found !== wanted) {
       const [layout, partitions] = (found ?? '').split(' ');
       throw layout === String(LAYOUT)

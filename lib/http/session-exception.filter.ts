@@ -1,0 +1,44 @@
+import {
+  Catch,
+  ConflictException,
+  ServiceUnavailableException,
+  UnauthorizedException,
+  type ArgumentsHost,
+  type HttpException,
+} from '@nestjs/common';
+import { BaseExceptionFilter } from '@nestjs/core';
+import {
+  SessionConflictError,
+  SessionGoneError,
+  SessionStoreUnavailableError,
+} from '../errors/state.errors.js';
+
+/**
+ * What the guard answers, for the same errors thrown later, by a handler's own calls: a store that cannot answer is
+ * 503, a session that ended meanwhile 401, a session that others kept changing 409. The bodies are Nest's own and hold
+ * no details. Without it Nest answers 500.
+ *
+ * ```ts
+ * providers: [{ provide: APP_FILTER, useClass: SessionExceptionFilter }]
+ * ```
+ *
+ * For HTTP only.
+ *
+ * @publicApi
+ */
+@Catch(SessionStoreUnavailableError, SessionGoneError, SessionConflictError)
+export class SessionExceptionFilter extends BaseExceptionFilter {
+  override catch(
+    error: SessionStoreUnavailableError | SessionGoneError | SessionConflictError,
+    host: ArgumentsHost,
+  ): void {
+    super.catch(toHttp(error), host);
+  }
+}
+
+function toHttp(cause: Error): HttpException {
+  if (cause instanceof SessionStoreUnavailableError)
+    return new ServiceUnavailableException(undefined, { cause });
+  if (cause instanceof SessionGoneError) return new UnauthorizedException(undefined, { cause });
+  return new ConflictException(undefined, { cause });
+}

@@ -1,0 +1,459 @@
+// sample/01-basic as people run it: compiled, in processes of its own, asked by curl, fetch and a real browser.
+import { execFile, execFileSync, spawn, type ChildProcess } from 'node:child_process';
+import { accessSync, constants, existsSync, mkdtempSync, readdirSync, rmSync, statSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { delimiter, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
+import { chromium, type Browser, type Page } from 'playwright-core';
+import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { dieWithParent, exitedWithin } from '../support/orphan-guard.js';
+import { RedisServer } from '../support/redis-server.js';
+import { waitFor } from '../support/wait-for.js';
+
+const ROOT = fileURLToPath(new URL('../..', import.meta.url));
+const SAMPLE = join(ROOT, 'sample/01-basic');
+const MAIN = join(SAMPLE, 'dist/main.js');
+const BROWSER = findBrowser();
+const FLAGS =
+  '--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking ' +
+  '--disable-component-update --disable-sync';
+const scratch = mkdtempSync(join(tmpdir(), 'sessionkit-sample-'));
+const running = new Set<Sample>();
+
+beforeAll(compileSample, 120_000);
+
+afterAll(async () => {
+  await Promise.all([...running].map((sample) => sample.stop()));
+  rmSync(scratch, { recursive: true, force: true });
+});
+
+describe('sample 01-basic without Redis', () => {
+  let sample: Sample;
+  beforeAll(async () => {
+    sample = await Sample.start();
+  });
+
+  it('prints three curl lines that work when pasted into a shell in order', async () => {
+    const lines = sample.output.split('\n').filter((line) => /^\s*curl /.test(line));
+    expect(lines).toHaveLength(3);
+    const { stdout, stderr } = await promisify(execFile)('bash', ['-euc', lines.join('\n')]);
+    expect(stderr).toBe('');
+    const answers = stdout.trim().split('\n');
+    expect(answers.map((line) => JSON.parse(line) as unknown)).toEqual([
+      { user: 'Ada', session: expect.stringMatching(/^[\w-]{23}$/) },
+      { user: 'Ada', views: 1 },
+      { user: 'Ada', views: 2 },
+      [expect.objectContaining({ device: 'curl', ip: '127.0.0.1', lastSeen: 'just now', current: true })],
+    ]);
+  });
+
+  it('counts each of 30 views that come at the same time', async () => {
+    const ben = await signIn(sample, 'Ben');
+    await Promise.all(Array.from({ length: 30 }, () => ben.get('/me')));
+    expect(await ben.json('/me')).toEqual({ user: 'Ben', views: 31 });
+  });
+
+  it('signs in with a new token each time, and refuses the browser’s earlier one from then on', async () => {
+    const first = await signIn(sample, 'Cleo');
+    await first.get('/me');
+    const again = await signIn(sample, 'Cleo', first.cookie);
+    expect(again.cookie).not.toBe(first.cookie);
+    expect((await first.get('/me')).status).toBe(401);
+    expect(await again.json('/me')).toEqual({ user: 'Cleo', views: 2 });
+    const other = await signIn(sample, 'Dora', again.cookie);
+    expect((await again.get('/me')).status).toBe(401);
+    expect(await other.json('/me')).toEqual({ user: 'Dora', views: 1 });
+  });
+
+  it('never adopts a token that the client made up', async () => {
+    const planted = `sid=${'A'.repeat(44)}`;
+    const eve = await signIn(sample, 'Eve', planted);
+    expect(eve.cookie).not.toBe(planted);
+    expect((await new Client(sample, planted).get('/me')).status).toBe(401);
+  });
+
+  it('ends one session of the user’s own, but none of another user’s', async () => {
+    const [here, there, stranger] = [
+      await signIn(sample, 'Finn'),
+      await signIn(sample, 'Finn'),
+      await signIn(sample, 'Gus'),
+    ];
+    expect(await (await stranger.post(`/sessions/${there.id}/end`)).json()).toEqual({ ended: 0 });
+    expect((await there.get('/me')).status).toBe(200);
+    expect(await (await here.post(`/sessions/${there.id}/end`)).json()).toEqual({ ended: 1 });
+    expect((await there.get('/me')).status).toBe(401);
+    expect(await (await here.post(`/sessions/${there.id}/end`)).json()).toEqual({ ended: 0 });
+    expect((await here.get('/me')).status).toBe(200);
+  });
+
+  it('clears the cookie at sign-out with the attributes it was set with, and at no other time', async () => {
+    const attributes = ['HttpOnly', 'Path=/', 'SameSite=Lax'];
+    const hana = await signIn(sample, 'Hana');
+    expect(attributesOf(hana.setCookie)).toEqual(attributes);
+    const out = await hana.post('/sign-out');
+    const [cleared = ''] = out.headers.getSetCookie();
+    expect(cleared).toMatch(/^sid=;.*Expires=Thu, 01 Jan 1970/);
+    expect(attributesOf(cleared).filter((part) => !part.startsWith('Expires='))).toEqual(attributes);
+    for (const path of ['/', '/me', '/sessions']) {
+      expect((await hana.get(path)).headers.getSetCookie(), path).toEqual([]);
+    }
+    expect((await hana.post('/sign-out')).headers.getSetCookie()).toEqual([]);
+  });
+
+  it('answers a request whose session has ended with 401, or a browser with the way to the sign-in page', async () => {
+    const ida = await signIn(sample, 'Ida');
+    await ida.post('/sign-out');
+    expect((await ida.post('/sessions/end-others')).status).toBe(401);
+    const browser = await ida.post('/sessions/end-others', { accept: 'text/html,*/*;q=0.8' });
+    expect([browser.status, browser.headers.get('location')]).toEqual([303, '/']);
+    expect(await (await ida.get('/')).text()).toContain('Your name');
+  });
+
+  it('refuses a post that another site’s page sends, and takes one from its own page', async () => {
+    const jon = await signIn(sample, 'Jon');
+    for (const origin of ['https://evil.test', 'null', 'http://127.0.0.1:1']) {
+      expect((await jon.post('/sign-out', { origin })).status, origin).toBe(403);
+    }
+    expect((await jon.post('/sign-out', { origin: sample.url })).status).toBe(303);
+  });
+
+  it('refuses a name that is missing, a list, too long or full of control characters', async () => {
+    for (const body of [
+      '',
+      'name=',
+      'name=%20',
+      'name[]=x',
+      'name[a]=x',
+      `name=${'x'.repeat(51)}`,
+      'name=a%00',
+    ]) {
+      expect((await post(`${sample.url}/sign-in`, body)).status, body).toBe(400);
+    }
+  });
+
+  it('shows a name and a user agent full of markup as text', async () => {
+    const name = `"><script>alert('1')</script>&`;
+    const kim = await signIn(sample, name, undefined, { 'user-agent': name });
+    const page = await (await kim.get('/')).text();
+    expect(page).not.toContain('<script');
+    expect(page).toContain('&#34;&#62;&#60;script&#62;alert(&#39;1&#39;)&#60;/script&#62;&#38;');
+  });
+
+  it('says in one line how to start when the port is taken or is none', async () => {
+    const taken = await Sample.fail({ PORT: new URL(sample.url).port });
+    expect(taken).toMatch(/^Port \d+ is taken\. Choose another one: PORT=3001 npm start\n$/);
+    expect(await Sample.fail({ PORT: '70000' })).toMatch(/^PORT is 70000, which is no port\. .*\n$/);
+    expect(await Sample.fail({ PORT: 'http' })).toMatch(/^PORT is http, which is no port\. .*\n$/);
+  });
+
+  it('starts while Redis is away, says so, and answers 503 where it needs a session', async () => {
+    const lonely = await Sample.start({ REDIS_URL: 'redis://127.0.0.1:1' });
+    expect(lonely.output).toMatch(/WARN.*Redis does not answer yet .*ECONNREFUSED/);
+    expect((await fetch(lonely.url)).status).toBe(200);
+    expect((await post(`${lonely.url}/sign-in`, 'name=Ada')).status).toBe(503);
+    await lonely.stop();
+  });
+});
+
+describe('two processes of sample 01-basic on one Redis', () => {
+  let redis: RedisServer;
+  let one: Sample;
+  let two: Sample;
+  beforeAll(async () => {
+    redis = await RedisServer.start();
+    [one, two] = await Promise.all([
+      Sample.start({ REDIS_URL: redis.url }),
+      Sample.start({ REDIS_URL: redis.url }),
+    ]);
+  });
+  afterAll(() => redis.stop());
+
+  it('share a session and its counter', async () => {
+    const here = await signIn(one, 'Ada');
+    const there = here.at(two);
+    expect(await there.json('/me')).toEqual({ user: 'Ada', views: 1 });
+    expect(await here.json('/me')).toEqual({ user: 'Ada', views: 2 });
+    await Promise.all([here, there, here, there, here, there].map((client) => client.get('/me')));
+    expect(await there.json('/me')).toEqual({ user: 'Ada', views: 9 });
+  });
+
+  it('list each other’s sessions; "sign out all others" on one is effective on the other at once', async () => {
+    const here = await signIn(one, 'Bea');
+    const there = await signIn(two, 'Bea');
+    await there.get('/me');
+    expect(await there.json('/me'), 'cached by the second process').toMatchObject({ views: 2 });
+    expect(await here.json('/sessions')).toHaveLength(2);
+    expect(await (await here.post('/sessions/end-others')).json()).toEqual({ ended: 1 });
+    await waitFor(async () => (await there.get('/me')).status === 401, { timeoutMs: 1000 });
+    expect((await here.get('/me')).status).toBe(200);
+    expect((await here.at(two).get('/me')).status).toBe(200);
+  });
+
+  it('answer 503 while Redis is silent, keep the cookie, and go on when it speaks again', async () => {
+    const cal = await signIn(one, 'Cal');
+    redis.pause().catch(() => undefined);
+    try {
+      const [json, page] = await Promise.all([cal.get('/me'), cal.get('/', { accept: 'text/html' })]);
+      expect([json.status, page.status]).toEqual([503, 503]);
+      expect(await json.json()).toEqual({ message: 'Service Unavailable', statusCode: 503 });
+      expect(await page.text()).toContain('You are not signed out.');
+      expect([...json.headers.getSetCookie(), ...page.headers.getSetCookie()]).toEqual([]);
+    } finally {
+      redis.resume();
+    }
+    await waitFor(async () => (await cal.get('/me')).status === 200, { timeoutMs: 2000 });
+  });
+});
+
+if (BROWSER === null) {
+  console.warn('sample in a browser: skipped, no Chromium on PATH. Install one: apt-get install -y chromium');
+}
+
+describe.skipIf(BROWSER === null)('sample 01-basic in a browser', () => {
+  let sample: Sample;
+  let browser: Browser;
+  const problems: string[] = [];
+
+  beforeAll(async () => {
+    sample = await Sample.start();
+    browser = await chromium.launch({
+      executablePath: BROWSER ?? '',
+      args: FLAGS.split(' '),
+    });
+  }, 60_000);
+  afterAll(() => browser?.close());
+  afterEach(async () => {
+    await Promise.all(browser.contexts().map((context) => context.close()));
+  });
+
+  /** A browser of somebody's: its cookies are its own. */
+  async function open(url = sample.url): Promise<Page> {
+    const page = await (await browser.newContext()).newPage();
+    page.setDefaultTimeout(10_000);
+    page.on('console', (message) => problems.push(message.text()));
+    page.on('pageerror', (error) => problems.push(error.message));
+    await page.goto(url);
+    return page;
+  }
+
+  async function signInAs(name: string, url?: string): Promise<Page> {
+    const page = await open(url);
+    await page.getByLabel('Name').fill(name);
+    await page.getByRole('button', { name: 'Sign in' }).click();
+    await page.getByRole('heading', { name: `Hello, ${name}` }).waitFor();
+    return page;
+  }
+
+  const views = async (page: Page): Promise<number> => Number(await page.locator('#views').textContent());
+  const rows = (page: Page) => page.locator('tbody tr');
+
+  it('signs in, counts, lists a second browser, and signs that out at its next click', async () => {
+    const first = await signInAs('Ada');
+    expect(await views(first)).toBe(1);
+    await first.getByRole('link', { name: 'Count one more' }).click();
+    await first.reload();
+    expect(await views(first)).toBe(3);
+    expect(await rows(first).count()).toBe(1);
+
+    const second = await signInAs('Ada');
+    expect(await views(second)).toBe(1);
+    await first.reload();
+    expect(await rows(first).count()).toBe(2);
+    expect(await rows(first).getByText('This one').count()).toBe(1);
+    expect(await rows(first).first().textContent()).toMatch(/Chrome on .*just now.*This one/s);
+
+    await first.getByRole('button', { name: 'Sign out all others' }).click();
+    await first.getByText('Signed in here only.').waitFor();
+    expect(await rows(first).count()).toBe(1);
+    await second.getByRole('link', { name: 'Count one more' }).click();
+    await second.getByLabel('Name').waitFor();
+
+    await first.reload();
+    expect(await views(first), 'the first goes on').toBe(6);
+    expect(problems).toEqual([]);
+  });
+
+  it('ends one session by its button; a click on a button there then leads to the sign-in page', async () => {
+    const first = await signInAs('Bo');
+    const second = await signInAs('Bo');
+    await first.reload();
+    await first.getByRole('button', { name: 'End', exact: true }).click();
+    await first.getByText('Signed in here only.').waitFor();
+    await second.getByRole('button', { name: 'Sign out all others' }).click();
+    await second.getByLabel('Name').waitFor();
+    await first.reload();
+    await first.getByRole('heading', { name: 'Hello, Bo' }).waitFor();
+    expect(problems).toEqual([]);
+  });
+
+  it('signs out: the cookie is gone, and "back" does not bring the page again', async () => {
+    const page = await signInAs('Cy');
+    const [cookie] = await page.context().cookies();
+    expect(cookie).toMatchObject({ name: 'sid', httpOnly: true, sameSite: 'Lax', path: '/', expires: -1 });
+    await page.getByRole('button', { name: 'Sign out', exact: true }).click();
+    await page.getByLabel('Name').waitFor();
+    expect(await page.context().cookies()).toEqual([]);
+    await page.goBack();
+    await page.getByLabel('Name').waitFor();
+    expect(problems).toEqual([]);
+  });
+
+  it('stays signed in when it goes to another process on the same Redis, on another port', async () => {
+    const redis = await RedisServer.start();
+    try {
+      const [one, two] = await Promise.all([1, 2].map(() => Sample.start({ REDIS_URL: redis.url })));
+      const page = await signInAs('Di', one?.url);
+      await page.goto(two?.url ?? '');
+      await page.getByRole('heading', { name: 'Hello, Di' }).waitFor();
+      expect(await views(page)).toBe(2);
+      await page.getByRole('button', { name: 'Sign out', exact: true }).click();
+      await page.getByLabel('Name').waitFor();
+      await page.goto(one?.url ?? '');
+      await page.getByLabel('Name').waitFor();
+      await Promise.all([one?.stop(), two?.stop()]);
+    } finally {
+      await redis.stop();
+    }
+  });
+
+  it('stops at once on SIGTERM, though browsers hold connections open', async () => {
+    await open();
+    await sample.stop();
+  });
+});
+
+/** The sample in a process of its own, on a port of its own. */
+class Sample {
+  #output = '';
+  readonly #child: ChildProcess;
+
+  private constructor(env: Record<string, string>) {
+    const { REDIS_URL: _, ...inherited } = process.env;
+    this.#child = spawn(process.execPath, [MAIN], {
+      env: { ...inherited, PORT: '0', TMPDIR: scratch, ...env },
+      stdio: ['ignore', 'pipe', 'pipe'],
+    });
+    dieWithParent(this.#child);
+    for (const stream of [this.#child.stdout, this.#child.stderr]) {
+      stream?.setEncoding('utf8').on('data', (text: string) => (this.#output += text));
+    }
+  }
+
+  static async start(env: Record<string, string> = {}): Promise<Sample> {
+    const sample = new Sample(env);
+    running.add(sample);
+    await waitFor(() => sample.#output.includes('/sessions\n') || sample.#child.exitCode !== null, {
+      timeoutMs: 20_000,
+      message: 'the sample to print its curl lines',
+    });
+    if (sample.#child.exitCode !== null) throw new Error(`The sample does not start:\n${sample.#output}`);
+    return sample;
+  }
+
+  /** What it says when it cannot start; it must end by itself with code 1. */
+  static async fail(env: Record<string, string>): Promise<string> {
+    const sample = new Sample(env);
+    running.add(sample);
+    const code = await waitFor(() => sample.#child.exitCode, {
+      timeoutMs: 20_000,
+      message: 'the sample to give up',
+    });
+    expect(code).toBe(1);
+    return sample.#output;
+  }
+
+  get output(): string {
+    return this.#output;
+  }
+
+  get url(): string {
+    return /http:\/\/127\.0\.0\.1:\d+/.exec(this.#output)?.[0] ?? '';
+  }
+
+  async stop(): Promise<void> {
+    running.delete(this);
+    this.#child.kill('SIGTERM');
+    if (await exitedWithin(this.#child, 3000)) return;
+    this.#child.kill('SIGKILL');
+    throw new Error(`The sample did not end within 3 s of SIGTERM:\n${this.#output}`);
+  }
+}
+
+/** Something that keeps one cookie, and follows no redirect. */
+class Client {
+  constructor(
+    private readonly sample: Sample,
+    readonly cookie: string,
+    readonly setCookie = '',
+    readonly id = '',
+  ) {}
+
+  at(sample: Sample): Client {
+    return new Client(sample, this.cookie);
+  }
+
+  get(path: string, headers: Record<string, string> = {}): Promise<Response> {
+    return fetch(this.sample.url + path, { headers: { cookie: this.cookie, ...headers } });
+  }
+
+  async json(path: string): Promise<unknown> {
+    const response = await this.get(path);
+    expect(response.status, path).toBe(200);
+    return response.json();
+  }
+
+  post(path: string, headers: Record<string, string> = {}): Promise<Response> {
+    return post(this.sample.url + path, '', { cookie: this.cookie, ...headers });
+  }
+}
+
+function post(url: string, body: string, headers: Record<string, string> = {}): Promise<Response> {
+  const form = { 'content-type': 'application/x-www-form-urlencoded' };
+  return fetch(url, { method: 'POST', redirect: 'manual', headers: { ...form, ...headers }, body });
+}
+
+async function signIn(
+  sample: Sample,
+  name: string,
+  cookie?: string,
+  headers: Record<string, string> = {},
+): Promise<Client> {
+  const body = new URLSearchParams({ name }).toString();
+  const sent = cookie === undefined ? headers : { ...headers, cookie };
+  const response = await post(`${sample.url}/sign-in`, body, sent);
+  expect([response.status, response.headers.get('location')]).toEqual([303, '/']);
+  const [setCookie = ''] = response.headers.getSetCookie();
+  const { session } = (await response.json()) as { session: string };
+  return new Client(sample, setCookie.split(';')[0] ?? '', setCookie, session);
+}
+
+function attributesOf(setCookie: string): string[] {
+  return setCookie.split('; ').slice(1).sort();
+}
+
+/** Compiles the sample unless its output is newer than all of its sources; the library must have been built. */
+function compileSample(): void {
+  const built = (file: string): number => (existsSync(file) ? statSync(file).mtimeMs : 0);
+  const sources = [join(SAMPLE, 'tsconfig.json'), join(ROOT, 'dist/index.d.ts')];
+  for (const name of readdirSync(join(SAMPLE, 'src'))) sources.push(join(SAMPLE, 'src', name));
+  if (sources.every((file) => built(file) < built(MAIN))) return;
+  execFileSync(process.execPath, [join(ROOT, 'node_modules/typescript/bin/tsc'), '-p', SAMPLE], {
+    stdio: ['ignore', 'inherit', 'inherit'],
+  });
+}
+
+function findBrowser(): string | null {
+  for (const name of ['chromium', 'chromium-browser', 'google-chrome']) {
+    for (const directory of (process.env.PATH ?? '').split(delimiter)) {
+      const candidate = join(directory, name);
+      try {
+        accessSync(candidate, constants.X_OK);
+        return candidate;
+      } catch {
+        // not in this directory
+      }
+    }
+  }
+  return null;
+}
