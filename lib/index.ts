@@ -25,7 +25,8 @@ export type { SessionInfo, SessionMetadata, SessionRecord } from './core/session
 // HTTP
 export { SessionGuard } from './http/session.guard.js';
 export { SessionExceptionFilter } from './http/session-exception.filter.js';
-export { OptionalSession, PublicSession, Session } from './http/session.decorators.js';
+export { OptionalSession, PublicSession, Session, type GuardedRequest } from './http/session.decorators.js';
+export type { RequestHeaders } from './http/token-transport.js';
 
 // Near cache, invalidations, events
 export { CacheService, type CacheStats } from './cache/cache.service.js';

@@ -1,5 +1,6 @@
 import { SessionGoneError } from '../errors/state.errors.js';
 import {
+  applyInPlace,
   applyPatch,
   diffFields,
   setField,
@@ -134,54 +135,62 @@ export class ActiveSession<T extends object = SessionData> {
 
   /** Writes one field at once; other unsaved changes of the draft stay unsaved. */
   async set<K extends keyof T & string>(key: K, value: T[K], options?: WriteOptions): Promise<void> {
-    await this.#write({ set: new Map([[key, value]]), remove: new Set() }, options);
-    setField(this.data as DataFields, key, value);
+    await this.#patch({ set: new Map([[key, value]]), remove: new Set() }, options);
+  }
+
+  /** Removes one field at once. */
+  async delete(key: keyof T & string, options?: WriteOptions): Promise<void> {
+    await this.#patch({ set: new Map(), remove: new Set([key]) }, options);
   }
 
   /**
    * Changes the stored data at once, as `SessionService.update` does: a patch of fields, or a function that gets the
    * stored data (not this draft) and changes it, or returns all of the new data. Safe for counters that parallel
-   * requests share. Other unsaved changes of the draft stay unsaved.
+   * requests share. The draft takes over every field that changed; its other unsaved changes stay unsaved.
    */
   async update(change: DataChange<T>, options?: WriteOptions): Promise<void> {
     const before = this.#record;
-    const written = await this.#live(() => this.#engine.update(this.#token, before, change, options));
-    const patch = diffFields(this.#engine.decode(before), written.data, (data) => this.#engine.encode(data));
-    this.#record = written.record;
-    if (this.#draft !== undefined) {
-      for (const key of patch.remove) delete this.#draft[key];
-      for (const [key, value] of patch.set) setField(this.#draft, key, value);
-    } else this.#draft = written.data;
-  }
-
-  /** Removes one field at once. */
-  async delete(key: keyof T & string, options?: WriteOptions): Promise<void> {
-    await this.#write({ set: new Map(), remove: new Set([key]) }, options);
-    delete this.data[key];
+    this.#record = await this.#live(() => this.#engine.update(this.#token, before, change, options));
+    if (this.#draft !== undefined) applyInPlace(this.#draft, this.#difference(before, this.#record));
   }
 
   /** Removes all data at once, unsaved changes included; the session itself lives on. */
   async clear(options?: WriteOptions): Promise<void> {
-    const written = await this.#live(() =>
-      this.#engine.write(this.#token, this.#record, () => ({}), options),
+    const empty = this.#engine.encode({});
+    this.#record = await this.#live(() =>
+      this.#engine.write(this.#token, this.#record, () => empty, { ...options, repeatable: true }),
     );
-    this.#record = written.record;
-    this.#draft = written.data;
+    this.#draft = undefined;
   }
 
   /** Writes the changed fields of the draft; nothing when there are none. */
   async save(options?: WriteOptions): Promise<void> {
     if (this.#ended) throw new SessionGoneError(this.id);
-    const patch = this.#changes();
-    if (patch !== null) await this.#write(patch, options);
+    const draft = this.#draft;
+    const before = this.#record;
+    if (draft === undefined) return;
+    const encoded = this.#engine.encode(draft);
+    if (encoded === before.data) return;
+    const changes = () => this.#difference(before, { ...before, data: encoded });
+    this.#record = await this.#live(() =>
+      this.#engine.write(
+        this.#token,
+        before,
+        // Nearly always nobody else wrote since this session was read, and the draft is what is to be written.
+        (base) => (base.version === before.version ? encoded : this.#overlay(base, changes())),
+        { ...options, repeatable: true },
+      ),
+    );
+    if (this.#record.data !== encoded) this.#takeOver(draft, before, changes());
   }
 
   /** Reads the session from the store again; unsaved changes of the draft are lost. */
   async reload(): Promise<void> {
+    const { id } = this;
     const loaded = await this.#live(() => this.#engine.fetch(this.#token));
     if (loaded === null) {
-      this.#ended = true;
-      throw new SessionGoneError(this.id);
+      this.#onGone(id);
+      throw new SessionGoneError(id);
     }
     this.#record = loaded.record;
     this.#draft = loaded.data;
@@ -193,10 +202,16 @@ export class ActiveSession<T extends object = SessionData> {
    * no-op. False when the session has ended.
    */
   async touch(): Promise<boolean> {
-    const touched = this.#ended ? null : await this.#engine.touch(this.#token, this.#record);
-    if (touched === null) this.#ended = true;
-    else this.#record = touched;
-    return touched !== null;
+    if (this.#ended) return false;
+    const { id } = this;
+    const touched = await this.#engine.touch(this.#token, this.#record);
+    if (touched === null) {
+      this.#onGone(id);
+    } else if (this.id === id && touched.lastAccess > this.lastAccess) {
+      // Only the time: a write of this object may have been answered meanwhile, and parallel touches share an answer.
+      this.#record = { ...this.#record, lastAccess: touched.lastAccess };
+    }
+    return !this.#ended;
   }
 
   /**
@@ -206,7 +221,11 @@ export class ActiveSession<T extends object = SessionData> {
   async regenerate(options: RegenerateOptions = {}): Promise<this> {
     const settings = checkRegenerateOptions(options);
     if (this.#ended) throw new SessionGoneError(this.id);
-    const patch = this.#changes();
+    const before = this.#record;
+    const patch =
+      this.#draft === undefined
+        ? null
+        : this.#difference(before, { ...before, data: this.#engine.encode(this.#draft) });
     const moved = await this.#live(() =>
       this.#engine.move(
         this.#token,
@@ -217,7 +236,7 @@ export class ActiveSession<T extends object = SessionData> {
     );
     this.#token = moved.token;
     this.#record = moved.record;
-    this.#draft = moved.data;
+    this.#draft = undefined;
     this.#source = 'new';
     return this;
   }
@@ -238,29 +257,28 @@ export class ActiveSession<T extends object = SessionData> {
     return `ActiveSession { id: '${this.id}', userId: ${JSON.stringify(this.userId)}, source: '${this.#source}' }`;
   }
 
-  #changes(): FieldPatch | null {
-    const draft = this.#draft;
-    if (draft === undefined || this.#engine.encode(draft) === this.#record.data) return null;
-    const patch = diffFields(this.#engine.decode(this.#record), draft, (data) => this.#engine.encode(data));
-    return patch.set.size === 0 && patch.remove.size === 0 ? null : patch;
-  }
-
-  async #write(patch: FieldPatch, options?: WriteOptions): Promise<void> {
+  async #patch(patch: FieldPatch, options?: WriteOptions): Promise<void> {
     const before = this.#record;
-    const written = await this.#live(() =>
-      this.#engine.write(this.#token, before, (data) => applyPatch(data, patch), {
+    this.#record = await this.#live(() =>
+      this.#engine.write(this.#token, before, (base) => this.#overlay(base, patch), {
         ...options,
         repeatable: true,
       }),
     );
-    this.#record = written.record;
-    if (this.#draft === undefined) this.#draft = written.data;
-    else this.#takeOver(this.#draft, before, written.data, patch);
+    if (this.#draft === undefined) return;
+    applyInPlace(this.#draft, patch);
+    this.#takeOver(this.#draft, before, patch);
+  }
+
+  /** The record's data with a patch laid over, encoded. */
+  #overlay(base: SessionRecord, patch: FieldPatch): string {
+    return this.#engine.encode(applyPatch(this.#engine.decode(base), patch));
   }
 
   /** Brings fields that others wrote into the draft. Those of the patch, and those changed here meanwhile, stay. */
-  #takeOver(draft: DataFields, before: SessionRecord, written: DataFields, patch: FieldPatch): void {
-    const own = diffFields(this.#engine.decode(before), draft, (data) => this.#engine.encode(data));
+  #takeOver(draft: DataFields, before: SessionRecord, patch: FieldPatch): void {
+    const written = this.#engine.decode(this.#record);
+    const own = this.#differenceOf(this.#engine.decode(before), draft);
     const isOurs = ({ set, remove }: FieldPatch, key: string) => set.has(key) || remove.has(key);
     for (const key of new Set([...Object.keys(draft), ...Object.keys(written)])) {
       if (isOurs(patch, key) || isOurs(own, key)) continue;
@@ -269,14 +287,28 @@ export class ActiveSession<T extends object = SessionData> {
     }
   }
 
+  #difference(before: SessionRecord, after: SessionRecord): FieldPatch {
+    return this.#differenceOf(this.#engine.decode(before), this.#engine.decode(after));
+  }
+
+  #differenceOf(before: DataFields, after: DataFields): FieldPatch {
+    return diffFields(before, after, (data) => this.#engine.encode(data));
+  }
+
   /** Runs an operation on a session that has not ended as far as we know, and remembers if it turns out to have. */
   async #live<R>(operation: () => Promise<R>): Promise<R> {
-    if (this.#ended) throw new SessionGoneError(this.id);
+    const { id } = this;
+    if (this.#ended) throw new SessionGoneError(id);
     try {
       return await operation();
     } catch (error) {
-      if (error instanceof SessionGoneError) this.#ended = true;
+      if (error instanceof SessionGoneError) this.#onGone(id);
       throw error;
     }
+  }
+
+  /** The session is gone under `id`; a `regenerate` of this object meanwhile is no end. */
+  #onGone(id: string): void {
+    if (this.id === id) this.#ended = true;
   }
 }

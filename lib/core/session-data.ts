@@ -44,6 +44,12 @@ export function applyPatch(data: DataFields, patch: FieldPatch): DataFields {
   return Object.fromEntries(entries);
 }
 
+/** Lays the patch over `data` itself. */
+export function applyInPlace(data: DataFields, patch: FieldPatch): void {
+  for (const key of patch.remove) delete data[key];
+  for (const [key, value] of patch.set) setField(data, key, value);
+}
+
 /** Which top-level fields differ, by their encoded form. */
 export function diffFields(
   before: DataFields,
@@ -52,9 +58,15 @@ export function diffFields(
 ): FieldPatch {
   const set = new Map<string, unknown>();
   for (const [key, value] of Object.entries(after)) {
-    const same = Object.hasOwn(before, key) && encode({ value: before[key] }) === encode({ value });
-    if (!same) set.set(key, value);
+    if (!Object.hasOwn(before, key) || !isSame(before[key], value, encode)) set.set(key, value);
   }
   const remove = new Set(Object.keys(before).filter((key) => !Object.hasOwn(after, key)));
   return { set, remove };
+}
+
+function isSame(before: unknown, after: unknown, encode: (data: object) => string): boolean {
+  if (Object.is(before, after)) return true;
+  // Only objects need the codec's eye: two different primitives never encode alike.
+  if (typeof before !== 'object' || typeof after !== 'object') return false;
+  return encode({ value: before }) === encode({ value: after });
 }

@@ -11,7 +11,7 @@ import { StoreClock, type Clock } from './clock.js';
 import type { SessionCodec } from './codec.js';
 import { KeyedQueue } from './keyed-queue.js';
 import type { SessionCache } from './session-cache.interface.js';
-import type { DataChange, DataFields } from './session-data.js';
+import { applyPatch, type DataChange, type DataFields } from './session-data.js';
 import type { SessionMetadata, SessionRecord } from './session-record.interface.js';
 import type { NewSession, SessionStore } from './session-store.js';
 import {
@@ -41,8 +41,6 @@ export interface Fetched {
   readonly record: SessionRecord;
   readonly data: DataFields;
 }
-
-export type Written = Fetched;
 
 /** What `create` needs besides data; all checked by the caller. */
 export interface CreateSettings {
@@ -169,32 +167,28 @@ export class SessionEngine {
   }
 
   /**
-   * Reads, changes and writes until no other writer comes in between.
+   * Reads, changes and writes until no other writer comes in between. Resolves to the record as written.
    *
    * @param known a record to try first; null reads one
-   * @param change gets data nobody else holds, and is called again after a conflict
-   * @param options.repeatable whether applying `change` twice does what applying it once does; if not, and a reply was
+   * @param propose makes the new encoded data out of the record it is to replace; called again after a conflict
+   * @param options.repeatable whether making the change twice does what making it once does; if not, and a reply was
    *   lost in a conflict, the outcome is reported as unknown instead of guessed
    */
   write(
     token: unknown,
     known: SessionRecord | null,
-    change: (data: DataFields) => DataFields | Promise<DataFields>,
+    propose: (base: SessionRecord) => string | Promise<string>,
     options: WriteOptions & { readonly repeatable?: boolean } = {},
-  ): Promise<Written> {
+  ): Promise<SessionRecord> {
     const identity = this.identify(token);
     if (identity === null) return Promise.reject(new SessionGoneError(null));
     return this.#queue.run(identity.id, () =>
       this.#retry(identity.id, token as string, known, async (base) => {
-        const data = await change(this.decode(base));
-        const encoded = this.encode(data);
+        const proposed = propose(base);
+        const data = typeof proposed === 'string' ? proposed : await proposed;
         const ticket = this.cache.reserveForWrite(identity.id);
         try {
-          const result = await this.store.set({
-            base,
-            data: encoded,
-            keepExpiry: options.keepExpiry === true,
-          });
+          const result = await this.store.set({ base, data, keepExpiry: options.keepExpiry === true });
           if (result.status === 'conflict' && result.uncertain && options.repeatable !== true) {
             throw new SessionStoreUnavailableError(
               'save a session',
@@ -205,7 +199,7 @@ export class SessionEngine {
           if (result.status !== 'written') return result;
           this.#storeClock.observe(result.now);
           this.cache.set(ticket, token as string, result);
-          return { status: 'done', value: { record: result.record, data } };
+          return { status: 'done', value: result.record };
         } finally {
           this.cache.release(ticket);
         }
@@ -219,17 +213,24 @@ export class SessionEngine {
     known: SessionRecord | null,
     change: DataChange<T>,
     options: WriteOptions = {},
-  ): Promise<Written> {
+  ): Promise<SessionRecord> {
     if (typeof change !== 'function') {
       const fields = asFields(change, 'must be an object of fields, or a function');
-      return this.write(token, known, (data) => ({ ...data, ...fields }), { ...options, repeatable: true });
+      const patch = { set: new Map(Object.entries(fields)), remove: new Set<string>() };
+      return this.write(token, known, (base) => this.encode(applyPatch(this.decode(base), patch)), {
+        ...options,
+        repeatable: true,
+      });
     }
     return this.write(
       token,
       known,
-      async (data) => {
-        const next = await change(data as T);
-        return next === undefined ? data : asFields(next, 'must return nothing, or all of the new data');
+      async (base) => {
+        const data = this.decode(base);
+        const next: unknown = await change(data as T);
+        return this.encode(
+          next === undefined ? data : asFields(next, 'must return nothing, or all of the new data'),
+        );
       },
       options,
     );
@@ -245,7 +246,7 @@ export class SessionEngine {
     known: SessionRecord | null,
     change: (data: DataFields) => DataFields,
     { userId, keepData, metadata }: MoveSettings,
-  ): Promise<Written & { readonly token: string }> {
+  ): Promise<{ readonly token: string; readonly record: SessionRecord }> {
     const identity = this.identify(token);
     if (identity === null) return Promise.reject(new SessionGoneError(null));
     return this.#queue.run(identity.id, () =>
@@ -271,7 +272,7 @@ export class SessionEngine {
           this.cache.delete(base.id);
           this.cache.set(ticket, next.token, result);
           this.events.emit('regenerated', { id: next.id, previousId: base.id, userId: owner });
-          return { status: 'done', value: { token: next.token, record: result.record, data } };
+          return { status: 'done', value: { token: next.token, record: result.record } };
         } finally {
           this.cache.release(ticket);
         }

@@ -4,11 +4,11 @@
  * @publicApi
  */
 export interface SessionMetadata {
-  /** Client address, at most 64 characters. */
+  /** Client address; cut at 64 characters. */
   readonly ip?: string;
   /** `User-Agent` header; cut at 512 characters. */
   readonly userAgent?: string;
-  /** A name for people, e.g. `'Work laptop'`, at most 128 characters. */
+  /** A name for people, e.g. `'Work laptop'`; more than 128 characters are an error. */
   readonly label?: string;
 }
 

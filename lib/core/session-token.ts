@@ -1,4 +1,5 @@
-import { hash, randomFillSync } from 'node:crypto';
+import { hash } from 'node:crypto';
+import { withRandomBytes } from './random-pool.js';
 
 /**
  * Tokens and ids.
@@ -21,29 +22,18 @@ const ID = /^[A-Za-z0-9_-]{23}$/;
 /** The longest string that can be a token; anything longer is refused before it is looked at. */
 export const MAX_TOKEN_LENGTH = 128;
 
-const TOKEN_BYTES = 33;
-// Random bytes are drawn for 64 tokens at once: one call to the generator costs about as much as the bytes.
-const pool = Buffer.alloc(TOKEN_BYTES * 64);
-let poolOffset = pool.length;
-
 /** A new token in `partition`. */
 export function generateToken(partition: number): string {
-  if (poolOffset === pool.length) {
-    randomFillSync(pool);
-    poolOffset = 0;
-  }
-  const bytes = pool.subarray(poolOffset, poolOffset + TOKEN_BYTES);
-  poolOffset += TOKEN_BYTES;
-  bytes[0] = partition;
-  const token = bytes.toString('base64url');
-  bytes.fill(0); // a token is never kept longer than needed
-  return token;
+  return withRandomBytes(33, (bytes) => {
+    bytes[0] = partition;
+    return bytes.toString('base64url');
+  });
 }
 
 /** A random partition, for sessions without a user. */
 export function randomPartition(partitions: number): number {
-  // 256 is a multiple of every power of two; for other counts the bias is at most 1/256, which only shifts load.
-  return randomFillSync(Buffer.allocUnsafe(2)).readUInt16BE(0) % partitions;
+  // 65,536 is a multiple of every power of two; for other counts the bias is below 1/256 and only shifts load.
+  return withRandomBytes(2, (bytes) => bytes.readUInt16BE(0) % partitions);
 }
 
 /** The partition of a user: all of a user's sessions and their index live there. */

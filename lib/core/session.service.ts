@@ -5,9 +5,9 @@ import type { Duration, ResolvedSessionOptions } from '../options/session-option
 import { ActiveSession } from './active-session.js';
 import { checkNames, checkRegenerateOptions, type RegenerateOptions } from './regenerate-options.js';
 import { checkMetadata } from './session-metadata.js';
-import type { DataChange, DataFields, SessionData } from './session-data.js';
-import type { SessionEngine, WriteOptions, Written } from './session-engine.js';
-import type { SessionMetadata } from './session-record.interface.js';
+import type { DataChange, SessionData } from './session-data.js';
+import type { SessionEngine, WriteOptions } from './session-engine.js';
+import type { SessionMetadata, SessionRecord } from './session-record.interface.js';
 import { checkUserId } from './user-id.js';
 
 /** @publicApi */
@@ -113,11 +113,9 @@ export class SessionService<T extends object = SessionData> {
    * @throws {SessionGoneError} if there is no such session
    */
   async replace(token: unknown, data: T, options: WriteOptions = {}): Promise<ActiveSession<T>> {
-    const written = await this.engine.write(token, null, () => data as DataFields, {
-      ...options,
-      repeatable: true,
-    });
-    return this.#active(token, written);
+    const encoded = this.engine.encode(data);
+    const record = await this.engine.write(token, null, () => encoded, { ...options, repeatable: true });
+    return this.#active(token, record);
   }
 
   /**
@@ -141,7 +139,7 @@ export class SessionService<T extends object = SessionData> {
    */
   async regenerate(token: unknown, options: RegenerateOptions = {}): Promise<ActiveSession<T>> {
     const moved = await this.engine.move(token, null, (data) => data, checkRegenerateOptions(options));
-    return new ActiveSession<T>(this.engine, moved.token, moved.record, 'new', moved.data);
+    return new ActiveSession<T>(this.engine, moved.token, moved.record, 'new');
   }
 
   /**
@@ -154,8 +152,8 @@ export class SessionService<T extends object = SessionData> {
     if (this.engine.touchIsDue(session)) session.touch().catch(() => undefined);
   }
 
-  #active(token: unknown, { record, data }: Written): ActiveSession<T> {
-    return new ActiveSession<T>(this.engine, token as string, record, 'store', data);
+  #active(token: unknown, record: SessionRecord): ActiveSession<T> {
+    return new ActiveSession<T>(this.engine, token as string, record, 'store');
   }
 
   #timeouts(options: CreateSessionOptions): { idleTimeout: number; absoluteTimeout: number } {

@@ -1,7 +1,7 @@
 import { EventEmitter } from 'node:events';
 
 /** Why a session ended, as seen by the process that ended it. */
-export type SessionEndReason = 'destroyed' | 'killed' | 'regenerated';
+export type SessionEndReason = 'destroyed' | 'killed';
 
 /**
  * Event name → payload. Payloads carry public ids, never tokens or data.
@@ -11,7 +11,7 @@ export type SessionEndReason = 'destroyed' | 'killed' | 'regenerated';
 export interface SessionEventMap {
   /** A session was created by this process. */
   created: { id: string; userId: string | null };
-  /** A session was ended by this process. */
+  /** A session was ended by this process. `userId` is null too where it was ended by an id this process did not know. */
   destroyed: { id: string; userId: string | null; reason: SessionEndReason };
   /** A session got a new token and id; the old ones are void. */
   regenerated: { id: string; previousId: string; userId: string | null };

@@ -1,17 +1,11 @@
-import {
-  Catch,
-  ConflictException,
-  ServiceUnavailableException,
-  UnauthorizedException,
-  type ArgumentsHost,
-  type HttpException,
-} from '@nestjs/common';
+import { Catch, type ArgumentsHost } from '@nestjs/common';
 import { BaseExceptionFilter } from '@nestjs/core';
 import {
   SessionConflictError,
   SessionGoneError,
   SessionStoreUnavailableError,
 } from '../errors/state.errors.js';
+import { toHttpException, type AnswerableError } from './http-errors.js';
 
 /**
  * What the guard answers, for the same errors thrown later, by a handler's own calls: a store that cannot answer is
@@ -28,17 +22,7 @@ import {
  */
 @Catch(SessionStoreUnavailableError, SessionGoneError, SessionConflictError)
 export class SessionExceptionFilter extends BaseExceptionFilter {
-  override catch(
-    error: SessionStoreUnavailableError | SessionGoneError | SessionConflictError,
-    host: ArgumentsHost,
-  ): void {
-    super.catch(toHttp(error), host);
+  override catch(error: AnswerableError, host: ArgumentsHost): void {
+    super.catch(toHttpException(error), host);
   }
-}
-
-function toHttp(cause: Error): HttpException {
-  if (cause instanceof SessionStoreUnavailableError)
-    return new ServiceUnavailableException(undefined, { cause });
-  if (cause instanceof SessionGoneError) return new UnauthorizedException(undefined, { cause });
-  return new ConflictException(undefined, { cause });
 }

@@ -1,7 +1,6 @@
 import {
   Inject,
   Injectable,
-  ServiceUnavailableException,
   UnauthorizedException,
   type CanActivate,
   type ExecutionContext,
@@ -11,6 +10,7 @@ import type { ActiveSession } from '../core/active-session.js';
 import { SessionService } from '../core/session.service.js';
 import { SessionStoreUnavailableError } from '../errors/state.errors.js';
 import { SESSION_ACCESS, SESSION_OF_REQUEST, SESSION_TRANSPORT } from '../session.constants.js';
+import { toHttpException } from './http-errors.js';
 import type { GuardedRequest, SessionAccess } from './session.decorators.js';
 import type { RequestHeaders, TokenTransport } from './token-transport.js';
 
@@ -67,9 +67,7 @@ export class SessionGuard implements CanActivate {
     try {
       session = await this.sessions.getStored(token);
     } catch (error) {
-      // The reason stands in `cause` for exception filters and logs; the body says nothing of it.
-      if (error instanceof SessionStoreUnavailableError)
-        throw new ServiceUnavailableException(undefined, { cause: error });
+      if (error instanceof SessionStoreUnavailableError) throw toHttpException(error);
       throw error;
     }
     return this.#decide(context, request, access, session);

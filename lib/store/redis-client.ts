@@ -21,6 +21,8 @@ const OURS = {
   stringNumbers: false,
   replyMapping: 'legacy',
   commandTimeout: undefined,
+  // How long a socket may linger after disconnect(). ioredis keeps the process alive for it (2 s by default).
+  disconnectTimeout: 100,
   // Soon after an outage, and not all processes at the same moment.
   retryStrategy: (attempt: number) =>
     Math.min(25 * 2 ** Math.min(attempt, 5), 400) * (0.75 + Math.random() / 4),

@@ -4,10 +4,9 @@ import type { StoreConnection } from '../core/store-connection.interface.js';
 import { SessionOptionsError } from '../errors/caller.errors.js';
 import { SessionStoreUnavailableError } from '../errors/state.errors.js';
 import { isNoScript, isNotMaster, isReply, wasNotSent, withoutArguments } from './redis-error.js';
-import type { Script } from './scripts/record.lua.js';
+import type { Script } from './scripts/script.js';
 
 type Argument = string | number;
-type Command = (...args: Argument[]) => Promise<unknown>;
 
 /** A server that failed its check is asked again, on a new link, after this time. */
 const RECHECK_MS = 1_000;
@@ -28,12 +27,14 @@ export class RedisConnection implements StoreConnection {
   readonly #logger = new Logger('SessionModule');
   readonly #lost = new Set<() => void>();
   readonly #waiting = new Set<() => void>();
-  readonly #commands = new Map<Script, Command>();
   #client: Redis | null = null;
   #usable = false;
   #closed = false;
   #wasReady = false;
   #saidAvailable = false;
+  #gathering = false;
+  #pending = 0;
+  #drained: (() => void) | undefined;
   #lastProblem = '';
   #recheck: NodeJS.Timeout | undefined;
 
@@ -82,12 +83,7 @@ export class RedisConnection implements StoreConnection {
       });
     });
     client.connect().catch(() => undefined); // retried by retryStrategy; 'error' has logged it
-    let timer: NodeJS.Timeout | undefined;
-    await Promise.race([
-      checked,
-      new Promise((resolve) => (timer = setTimeout(resolve, this.commandTimeoutMs))),
-    ]);
-    clearTimeout(timer);
+    await this.#within(checked);
     if (failure !== undefined) throw failure;
     if (!this.#usable) {
       this.#logger.warn(
@@ -125,42 +121,60 @@ export class RedisConnection implements StoreConnection {
     keys: readonly string[],
     args: readonly Argument[],
   ): Promise<Reply> {
-    return this.#send(operation, writes, () => this.#command(script)(keys.length, ...keys, ...args));
+    return this.#send(operation, writes, (client, forgotten) =>
+      forgotten
+        ? client.eval(script.lua, keys.length, ...keys, ...args)
+        : client.evalsha(script.sha, keys.length, ...keys, ...args),
+    );
   }
 
   /** Runs plain read commands. */
   read<T>(operation: string, command: (client: Redis) => Promise<T>): Promise<T> {
-    return this.#send(operation, false, () => command(this.#client!)).then((reply) => reply.value as T);
+    return this.#send(operation, false, command).then((reply) => reply.value as T);
   }
 
   async close(): Promise<void> {
+    clearTimeout(this.#recheck);
+    // What is under way may finish, over a new link if need be; `commandTimeoutMs` ends it otherwise.
+    if (this.#pending > 0) await this.#within(new Promise<void>((resolve) => (this.#drained = resolve)));
     this.#closed = true;
     this.#usable = false;
-    clearTimeout(this.#recheck);
     const client = this.#client;
     if (client === null) return;
-    // Let what is under way finish, but do not hang on a dead server.
-    if (client.status === 'ready') {
-      const quit = client.quit().catch(() => undefined);
-      let timer: NodeJS.Timeout | undefined;
-      await Promise.race([
-        quit,
-        new Promise((resolve) => (timer = setTimeout(resolve, this.commandTimeoutMs))),
-      ]);
-      clearTimeout(timer);
-    }
+    if (client.status === 'ready') await this.#within(client.quit().catch(() => undefined));
     client.disconnect();
     for (const wake of this.#waiting) wake();
   }
 
-  #send(operation: string, writes: boolean, attempt: () => Promise<unknown>): Promise<Reply> {
+  /** Waits for it, but no longer than `commandTimeoutMs`. */
+  async #within(promise: Promise<unknown>): Promise<void> {
+    let timer: NodeJS.Timeout | undefined;
+    await Promise.race([
+      promise,
+      new Promise((resolve) => (timer = setTimeout(resolve, this.commandTimeoutMs))),
+    ]);
+    clearTimeout(timer);
+  }
+
+  /** @param attempt sends the command; `forgotten` after the server said that it does not know the script */
+  #send(
+    operation: string,
+    writes: boolean,
+    attempt: (client: Redis, forgotten: boolean) => Promise<unknown>,
+  ): Promise<Reply> {
     return new Promise((resolve, reject) => {
       let settled = false;
       let sent = false;
+      let forgotten = false;
       let cause: Error | undefined;
-      const fail = (detail: string) => {
+      this.#pending++;
+      const settle = () => {
         settled = true;
         clearTimeout(timer);
+        if (--this.#pending === 0) this.#drained?.();
+      };
+      const fail = (detail: string) => {
+        settle();
         this.#waiting.delete(go);
         reject(new SessionStoreUnavailableError(operation, detail, writes && sent, cause && { cause }));
       };
@@ -171,33 +185,37 @@ export class RedisConnection implements StoreConnection {
       const go = () => {
         if (settled) return;
         if (this.#closed) return fail('the app is shutting down');
-        if (!this.#usable) {
+        const client = this.#client;
+        if (!this.#usable || client === null) {
           this.#waiting.add(go); // woken when the link is back, ended by the timer
           return;
         }
         this.#waiting.delete(go);
         const uncertain = sent;
         sent = true;
-        attempt().then(
+        this.#gather(client);
+        attempt(client, forgotten).then(
           (value) => {
             if (settled) return;
-            settled = true;
-            clearTimeout(timer);
+            settle();
             resolve({ value, uncertain });
           },
           (error: unknown) => {
             if (settled) return;
             cause = withoutArguments(error);
             if (isReply(error)) {
-              if (isNotMaster(error)) this.#client?.disconnect(true);
+              if (isNotMaster(error)) client.disconnect(true);
               // An error reply means that this try changed nothing; an earlier one still may have.
               sent = uncertain;
-              if (isNoScript(error)) return void setImmediate(go);
+              if (isNoScript(error)) {
+                forgotten = true;
+                return go();
+              }
               return fail(cause.message);
             }
             if (wasNotSent(error)) sent = uncertain;
             // The link broke. 'close' may come a moment later than the rejection: never spin on a dead client.
-            this.#usable &&= this.#client?.status === 'ready';
+            this.#usable &&= client.status === 'ready';
             setImmediate(go);
           },
         );
@@ -206,15 +224,19 @@ export class RedisConnection implements StoreConnection {
     });
   }
 
-  #command(script: Script): Command {
-    const known = this.#commands.get(script);
-    if (known !== undefined) return known;
-    const client = this.#client!;
-    // Without a fixed number of keys ioredis takes it as the first argument.
-    client.defineCommand(script.name, { lua: script.lua });
-    const command = (client as unknown as Record<string, Command>)[script.name]!.bind(client);
-    this.#commands.set(script, command);
-    return command;
+  /**
+   * Gathers what is sent in one turn of the event loop into one write to the socket: answers that arrive together wake
+   * their callers together, and a system call each would cost more than everything else a command does here.
+   */
+  #gather(client: Redis): void {
+    if (this.#gathering) return;
+    this.#gathering = true;
+    const { stream } = client; // the link may be another one when the turn ends
+    stream.cork();
+    process.nextTick(() => {
+      this.#gathering = false;
+      stream.uncork();
+    });
   }
 
   #onUsable(client: Redis): void {

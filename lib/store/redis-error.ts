@@ -25,7 +25,7 @@ export function wasNotSent(error: unknown): boolean {
   return error instanceof Error && /isn't writeable/.test(error.message);
 }
 
-/** The server has forgotten the script (`SCRIPT FLUSH`, a restart) and ran nothing; ioredis sends it again only once. */
+/** The server does not know the script (never run, `SCRIPT FLUSH`, a restart) and did nothing. */
 export function isNoScript(error: unknown): boolean {
   return isReply(error) && error.message.startsWith('NOSCRIPT');
 }

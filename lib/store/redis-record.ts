@@ -16,6 +16,11 @@ import type { SessionMetadata, SessionRecord } from '../core/session-record.inte
 const BODY = 71; // createdAt starts here
 const USER = 85;
 
+/** The mark that stands for a session on its way to another partition. */
+export function isMoved(text: string): boolean {
+  return text.charCodeAt(0) === 77; // 'M'
+}
+
 /** The record under `id`, or null when the text is not one of ours. */
 export function parseRecord(id: string, text: string): SessionRecord | null {
   if (text.charCodeAt(0) !== 49 /* '1' */ || text.length <= USER) return null;

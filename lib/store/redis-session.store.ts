@@ -1,4 +1,3 @@
-import { randomBytes } from 'node:crypto';
 import { Logger } from '@nestjs/common';
 import type { Redis } from 'ioredis';
 import { deadlineOf, type SessionRecord } from '../core/session-record.interface.js';
@@ -14,6 +13,7 @@ import {
   type TouchResult,
   type WriteResult,
 } from '../core/session-store.js';
+import { withRandomBytes } from '../core/random-pool.js';
 import { partitionOfId, partitionOfUser } from '../core/session-token.js';
 import type { SessionEvents } from '../events/session-events.js';
 import { SessionOptionsError } from '../errors/caller.errors.js';
@@ -21,12 +21,14 @@ import { SessionStoreUnavailableError } from '../errors/state.errors.js';
 import type { ResolvedSessionOptions } from '../options/session-options.interface.js';
 import { RedisConnection } from './redis-connection.js';
 import { RedisKeys } from './redis-keys.js';
-import { encodeUserId, formatTail, formatVersion, parseRecord } from './redis-record.js';
+import { encodeUserId, formatTail, formatVersion, isMoved, parseRecord } from './redis-record.js';
 import { CREATE, DESTROY, GET, SET, TOUCH } from './scripts/record.lua.js';
 import { MARK_MOVED, RESTORE_MOVED, ROTATE } from './scripts/move.lua.js';
 
 /** Most records one command or script touches, so that none holds Redis up for long. */
 const BATCH = 200;
+/** How often a user's list is read again because it changed meanwhile. */
+const MAX_LISTINGS = 100;
 /** Layout number of keys and records, written to `sk:layout` with the partition count. */
 const LAYOUT = 1;
 
@@ -102,8 +104,10 @@ export class RedisSessionStore extends SessionStore {
     const key = this.#keys.record(this.#partition(id), id);
     const { value } = await this.connection.run('get a session', false, GET, [key], []);
     if (value === null) return null;
-    const [text, now] = value as [string, number];
-    return this.#loaded(id, text, now);
+    const [text, seconds, micros] = value as [string, string, string];
+    if (isMoved(text)) return null;
+    const loaded = this.#loaded(id, text, milliseconds([seconds, micros]));
+    return loaded === null || deadlineOf(loaded.record) <= loaded.now ? null : loaded;
   }
 
   async set(change: SessionChange): Promise<WriteResult> {
@@ -217,10 +221,18 @@ export class RedisSessionStore extends SessionStore {
   async userSessions(userId: string): Promise<{ records: SessionRecord[]; now: number }> {
     const partition = partitionOfUser(userId, this.#keys.partitions);
     const key = this.#keys.user(partition, encodeUserId(userId));
-    const ids = await this.connection.read("list a user's sessions", (client) =>
-      client.zrevrange(key, 0, -1),
-    );
-    return this.#readMany(partition, ids);
+    const list = () =>
+      this.connection.read("list a user's sessions", (client) => client.zrevrange(key, 0, -1));
+    let ids = await list();
+    for (let tries = 1; ; tries++) {
+      const listed = await this.#readMany(partition, ids);
+      if (listed.records.length === ids.length || tries === MAX_LISTINGS) return listed;
+      // A session regenerated between both reads has its record under a new id, which nobody has looked at yet: without
+      // another look, killUser() would take an empty answer for a finished job.
+      const before = new Set(ids);
+      ids = await list();
+      if (ids.every((id) => before.has(id))) return listed;
+    }
   }
 
   // --- moving ---------------------------------------------------------------------------------------------------
@@ -312,9 +324,9 @@ export class RedisSessionStore extends SessionStore {
           batch.length === 0 ? [] : client.mget(batch.map((id) => this.#keys.record(partition, id))),
         ]),
       );
-      now = Number(time[0]) * 1000 + Math.floor(Number(time[1]) / 1000);
+      now = milliseconds(time);
       for (const [index, text] of texts.entries()) {
-        if (text === null || text.startsWith('M')) continue;
+        if (text === null || isMoved(text)) continue;
         const record = this.#loaded(batch[index]!, text, now)?.record;
         if (record !== undefined && deadlineOf(record) > now) records.push(record);
       }
@@ -326,7 +338,7 @@ export class RedisSessionStore extends SessionStore {
   async #countPartition(partition: number): Promise<number> {
     const key = this.#keys.deadlines(partition);
     const time = await this.connection.read('count sessions', (client) => client.time());
-    const now = Number(time[0]) * 1000 + Math.floor(Number(time[1]) / 1000);
+    const now = milliseconds(time);
     let count = await this.connection.read('count sessions', (client) =>
       client.zcount(key, `(${now}`, '+inf'),
     );
@@ -415,7 +427,10 @@ export class RedisSessionStore extends SessionStore {
             `"${this.options.keyPrefix}" is in use by another layout of sessions. Choose another keyPrefix.`,
           );
     }
-    const policy = /^maxmemory_policy:(\S+)/m.exec(await client.info('memory').catch(() => ''))?.[1];
+    const info = await client.info('replication', 'memory').catch(() => '');
+    // Not left to a refused write: until then, reads would be served from what may be an old copy.
+    if (/^role:slave/m.test(info)) throw new Error('it is a replica, and only a master may be read from');
+    const policy = /^maxmemory_policy:(\S+)/m.exec(info)?.[1];
     if (policy !== undefined && policy !== 'noeviction' && !this.#warnedOfEviction) {
       this.#warnedOfEviction = true;
       this.#logger.warn(
@@ -427,7 +442,7 @@ export class RedisSessionStore extends SessionStore {
 
 /** 64 random bits as 11 characters: tells our own write from another's when a reply is lost. */
 function newNonce(): string {
-  return randomBytes(8).toString('base64url');
+  return withRandomBytes(8, (bytes) => bytes.toString('base64url'));
 }
 
 function created(session: NewSession, reply: readonly number[]): LoadedSession {
@@ -437,6 +452,11 @@ function created(session: NewSession, reply: readonly number[]): LoadedSession {
     record: { id, userId, version, createdAt, lastAccess, idleTimeout, absoluteDeadline, metadata, data },
     now,
   };
+}
+
+/** What `TIME` answers, as whole epoch milliseconds. */
+function milliseconds([seconds, micros]: readonly (number | string)[]): number {
+  return Number(seconds) * 1000 + Math.floor(Number(micros) / 1000);
 }
 
 /** Members of the deadlines index are `<id> <encoded user>`. */

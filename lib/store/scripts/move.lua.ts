@@ -1,5 +1,7 @@
-import { PRELUDE } from './prelude.lua.js';
-import type { Script } from './record.lua.js';
+import { ANNOUNCE, CLOCK, DEADLINE, DELIST, ENLIST, LIVE, PROLONG, PUT, READ } from './parts.lua.js';
+import { script } from './script.js';
+
+const PARTS = CLOCK + READ + DEADLINE + LIVE + PUT + PROLONG + ENLIST + DELIST + ANNOUNCE;
 
 /**
  * New token, same user, same partition: one step.
@@ -8,15 +10,11 @@ import type { Script } from './record.lua.js';
  * Creation time and absolute deadline are inherited.
  * Replies { 1, version, createdAt, lastAccess, absolute deadline, now }, { 0, current text, now }, or { -1 }.
  */
-export const ROTATE: Script = {
-  name: 'sessionkitRotate',
-  lua:
-    PRELUDE +
-    `
-local us, now = clock()
+export const ROTATE = script(`
+${PARTS}
 local new = redis.call('GET', KEYS[2])
 if new and nonce(new) == ARGV[2] then
-  return { 1, version(new), number(new, 72, 84), lastAccess(new), absoluteDeadline(new), now }
+  return { 1, version(new), createdAt(new), lastAccess(new), absoluteDeadline(new), now }
 end
 local text = redis.call('GET', KEYS[1])
 if not live(text, now) then return { -1 } end
@@ -26,13 +24,12 @@ local idle = tonumber(ARGV[6])
 local absolute = absoluteDeadline(text)
 local ends = deadline(now, idle, absolute)
 announce(ARGV[8], 'destroy', ARGV[3], us, ARGV[9])
-put(KEYS[2], header(ver, ARGV[2], now, idle, absolute) .. string.sub(text, 72, 85) .. ARGV[7], ends)
+put(KEYS[2], ver, ARGV[2], now, idle, absolute, string.sub(text, 72, 85) .. ARGV[7], ends)
 redis.call('DEL', KEYS[1])
 delist(KEYS[3], KEYS[4], ARGV[3], ARGV[5])
 enlist(KEYS[3], KEYS[4], ARGV[4], ARGV[5], now, ends, now)
-return { 1, ver, number(text, 72, 84), now, absolute, now }
-`,
-};
+return { 1, ver, createdAt(text), now, absolute, now }
+`);
 
 /**
  * First half of a move to another partition: the old session ends, its record stays readable for a restore.
@@ -40,12 +37,8 @@ return { 1, ver, number(text, 72, 84), now, absolute, now }
  * life of the mark in ms (it never outlives the session's own deadline).
  * Replies { 1 }, { 0, current text, now }, or { -1 }.
  */
-export const MARK_MOVED: Script = {
-  name: 'sessionkitMarkMoved',
-  lua:
-    PRELUDE +
-    `
-local us, now = clock()
+export const MARK_MOVED = script(`
+${PARTS}
 local text = redis.call('GET', KEYS[1])
 if text and string.byte(text) == 77 and string.sub(text, 3, 13) == ARGV[2] then return { 1 } end
 if not live(text, now) then return { -1 } end
@@ -57,19 +50,14 @@ announce(ARGV[5], 'destroy', ARGV[3], us, ARGV[6])
 redis.call('SET', KEYS[1], 'M ' .. ARGV[2] .. ' ' .. text, 'PX', string.format('%.0f', stands))
 delist(KEYS[2], KEYS[3], ARGV[3], ARGV[4])
 return { 1 }
-`,
-};
+`);
 
 /**
  * Takes a failed move back while its mark stands. KEYS and nonce as above. ARGV: nonce, id, encoded user.
  * Replies 1 when the session lives again, 0 when the mark has gone (the session was ended meanwhile, or expired).
  */
-export const RESTORE_MOVED: Script = {
-  name: 'sessionkitRestoreMoved',
-  lua:
-    PRELUDE +
-    `
-local us, now = clock()
+export const RESTORE_MOVED = script(`
+${PARTS}
 local mark = redis.call('GET', KEYS[1])
 if mark and live(mark, now) and nonce(mark) == ARGV[1] then return 1 end
 if not mark or string.byte(mark) ~= 77 or string.sub(mark, 3, 13) ~= ARGV[1] then return 0 end
@@ -78,8 +66,7 @@ if not live(text, now) then redis.call('DEL', KEYS[1]) return 0 end
 local ver = math.max(version(text) + 1, us)
 local access, idle, absolute = lastAccess(text), idleTimeout(text), absoluteDeadline(text)
 local ends = deadline(access, idle, absolute)
-put(KEYS[1], header(ver, ARGV[1], access, idle, absolute) .. string.sub(text, 72), ends)
+put(KEYS[1], ver, ARGV[1], access, idle, absolute, string.sub(text, 72), ends)
 enlist(KEYS[2], KEYS[3], ARGV[2], ARGV[3], access, ends, now)
 return 1
-`,
-};
+`);

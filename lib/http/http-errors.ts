@@ -1,0 +1,26 @@
+import {
+  ConflictException,
+  ServiceUnavailableException,
+  UnauthorizedException,
+  type HttpException,
+} from '@nestjs/common';
+import {
+  SessionConflictError,
+  SessionGoneError,
+  SessionStoreUnavailableError,
+} from '../errors/state.errors.js';
+
+/** Errors that are an answer to the client and not a mistake in the app. */
+export type AnswerableError = SessionStoreUnavailableError | SessionGoneError | SessionConflictError;
+
+/**
+ * The answer: 503 when the store could not tell, 401 when the session has ended, 409 when others kept changing it. The
+ * bodies are generic; the reason stands in `cause`, for exception filters and logs.
+ */
+export function toHttpException(cause: AnswerableError): HttpException {
+  if (cause instanceof SessionStoreUnavailableError) {
+    return new ServiceUnavailableException('Try again later', { cause });
+  }
+  if (cause instanceof SessionGoneError) return new UnauthorizedException(undefined, { cause });
+  return new ConflictException('Try again', { cause });
+}
