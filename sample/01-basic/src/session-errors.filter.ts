@@ -34,6 +34,6 @@ export class SessionErrorsFilter implements ExceptionFilter<Error> {
     // The guard keeps the store's error in `cause`. The log has the reason, the body says nothing of it.
     this.#logger.warn(error.cause instanceof Error ? error.cause.message : error.message);
     if (isBrowser) response.status(503).type('html').send(unavailablePage());
-    else response.status(503).json(new ServiceUnavailableException().getResponse());
+    else response.status(503).json(new ServiceUnavailableException('Try again later').getResponse());
   }
 }

@@ -1,0 +1,100 @@
+// Interleaved measurement: A B A B …, so that whatever else the machine does falls on both sides alike.
+//
+// Not tinybench: it runs one task to its end before the next begins, and reads the clock around every single call,
+// which costs more than the Map lookup that the cheapest rows are measured against. Here the clock is read twice per
+// sample of many calls, and the two sides of a row take turns.
+
+/**
+ * One side of a row. `run` is timed; `prepare` and `verify` are not.
+ *
+ * @typedef {object} Side
+ * @property {(count: number) => unknown} [prepare]
+ * @property {(count: number, concurrency: number) => Promise<unknown> | void} run does exactly `count` operations
+ * @property {(count: number) => unknown} [verify] throws when the work was not done
+ */
+
+/** `count` operations, `concurrency` of them under way at any time; `operation` gets its number. */
+export async function closedLoop(count, concurrency, operation) {
+  let next = 0;
+  const worker = async () => {
+    while (next < count) await operation(next++);
+  };
+  await Promise.all(Array.from({ length: concurrency }, worker));
+}
+
+/** One sample: nanoseconds and own CPU microseconds per operation. */
+async function sample(side, count, concurrency) {
+  await side.prepare?.(count);
+  globalThis.gc?.();
+  const cpu = process.cpuUsage();
+  const start = process.hrtime.bigint();
+  await side.run(count, concurrency);
+  const elapsed = Number(process.hrtime.bigint() - start);
+  const { user, system } = process.cpuUsage(cpu);
+  await side.verify?.(count);
+  return { ns: elapsed / count, cpuUs: (user + system) / count };
+}
+
+/** Runs a side until the compiler has settled; resolves to the number of operations that take about `sampleMs`. */
+async function warmUp(side, concurrency, { warmUpMs, sampleMs, maxCount }) {
+  let count = 256;
+  let spent = 0;
+  for (;;) {
+    const { ns } = await sample(side, count, concurrency);
+    spent += (ns * count) / 1e6;
+    const fitting = Math.ceil((sampleMs * 1e6) / ns);
+    if (spent >= warmUpMs) return Math.max(256, Math.min(fitting, maxCount));
+    count = Math.max(256, Math.min(count * 4, fitting, maxCount));
+  }
+}
+
+/**
+ * Measures a row.
+ *
+ * `ratio` is the ratio of the medians of operations per second; `low` and `high` are the quartiles of the ratios of
+ * the single rounds, each of which compares two neighbouring samples.
+ */
+export async function compare({ ours, base }, concurrency, settings) {
+  const oursCount = await warmUp(ours, concurrency, settings);
+  const baseCount = await warmUp(base, concurrency, settings);
+  const rounds = [];
+  for (let round = 0; round < settings.rounds; round++) {
+    const a = await sample(ours, oursCount, concurrency);
+    const b = await sample(base, baseCount, concurrency);
+    rounds.push({ ours: a, base: b, ratio: b.ns / a.ns });
+  }
+  const oursNs = median(rounds.map((round) => round.ours.ns));
+  const baseNs = median(rounds.map((round) => round.base.ns));
+  const ratios = rounds.map((round) => round.ratio);
+  return {
+    concurrency,
+    rounds: rounds.length,
+    ours: describe(oursNs, rounds, 'ours', oursCount),
+    base: describe(baseNs, rounds, 'base', baseCount),
+    ratio: baseNs / oursNs,
+    low: quantile(ratios, 0.25),
+    high: quantile(ratios, 0.75),
+  };
+}
+
+function describe(ns, rounds, side, count) {
+  return {
+    opsPerSecond: 1e9 / ns,
+    usPerOp: ns / 1e3,
+    cpuUsPerOp: median(rounds.map((round) => round[side].cpuUs)),
+    opsPerSample: count,
+    samplesNs: rounds.map((round) => round[side].ns),
+  };
+}
+
+function median(values) {
+  return quantile(values, 0.5);
+}
+
+function quantile(values, share) {
+  const sorted = values.toSorted((a, b) => a - b);
+  const position = (sorted.length - 1) * share;
+  const below = Math.floor(position);
+  const above = Math.ceil(position);
+  return sorted[below] + (sorted[above] - sorted[below]) * (position - below);
+}

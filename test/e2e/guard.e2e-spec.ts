@@ -1,0 +1,641 @@
+import 'reflect-metadata';
+import {
+  Controller,
+  ForbiddenException,
+  Get,
+  Injectable,
+  Module,
+  Session as NestSession,
+  UseGuards,
+  type ExecutionContext,
+  type INestApplication,
+} from '@nestjs/common';
+import { APP_GUARD } from '@nestjs/core';
+import { describe, expect, it } from 'vitest';
+import {
+  ActiveSession,
+  OptionalSession,
+  PublicSession,
+  Session,
+  SessionGuard,
+  SessionModule,
+  type SessionModuleOptions,
+} from '../../lib/index.js';
+import { waitFor } from '../support/wait-for.js';
+import {
+  DEFAULT_COOKIE,
+  PLATFORMS,
+  startApp,
+  UNAUTHORIZED,
+  type Carried,
+  type Data,
+  type TestApp,
+} from './support/test-app.js';
+import { WrappedStore } from './support/wrapped-store.js';
+
+const UNAVAILABLE = { statusCode: 503, message: 'Try again later', error: 'Service Unavailable' };
+
+const describeSession = (session: ActiveSession<Data> | null) => ({
+  session: session && { id: session.id, name: session.data.name, source: session.source },
+});
+
+@Controller('me')
+@UseGuards(SessionGuard)
+class MeController {
+  @Get()
+  whole(@Session() session: ActiveSession<Data>) {
+    return describeSession(session);
+  }
+
+  @Get('name')
+  field(@Session('name') name: string, @Session('views') views: number | undefined) {
+    return { name, views: views ?? 'absent' };
+  }
+
+  @Get('optional')
+  @OptionalSession()
+  optional(@Session() session: ActiveSession<Data> | null, @Session('name') name: string | null) {
+    return { ...describeSession(session), field: name };
+  }
+
+  @Get('public')
+  @PublicSession()
+  open(@Session() session: ActiveSession<Data> | null) {
+    return describeSession(session);
+  }
+}
+
+@Controller('optional')
+@UseGuards(SessionGuard)
+@OptionalSession()
+class OptionalController {
+  @Get()
+  whole(@Session() session: ActiveSession<Data> | null) {
+    return describeSession(session);
+  }
+
+  @Get('public')
+  @PublicSession()
+  open(@Session() session: ActiveSession<Data> | null) {
+    return describeSession(session);
+  }
+}
+
+@Controller('public')
+@UseGuards(SessionGuard)
+@PublicSession()
+class PublicController {
+  @Get()
+  whole(@Session() session: ActiveSession<Data> | null) {
+    return describeSession(session);
+  }
+
+  @Get('optional')
+  @OptionalSession()
+  optional(@Session() session: ActiveSession<Data> | null) {
+    return describeSession(session);
+  }
+}
+
+@Controller('bare')
+class BareController {
+  @Get()
+  whole(@Session() session: ActiveSession<Data>) {
+    return describeSession(session);
+  }
+
+  @Get('nest')
+  nest(@NestSession() session: unknown) {
+    return { session: session ?? 'absent' };
+  }
+}
+
+const CONTROLLERS = [MeController, OptionalController, PublicController, BareController];
+
+/** A token of the right form that nobody has: partition 0, then zeros. */
+const NOBODYS = 'A'.repeat(44);
+
+describe.each(PLATFORMS)('SessionGuard over %s', (platform) => {
+  const start = (session: SessionModuleOptions = {}, before?: (app: INestApplication) => void) =>
+    startApp(platform, { session, controllers: CONTROLLERS, before });
+  const signIn = async ({ sessions }: TestApp, name = 'Ada') => sessions.create({ name });
+
+  describe('finds the token', () => {
+    it.each(['cookie', 'bearer'] as const)('in the %s by default', async (where) => {
+      const app = await start();
+      const { token, id } = await signIn(app);
+      const reply = await app.send('/me', { [where]: token });
+      expect(reply.status).toBe(200);
+      expect(reply.body).toMatchObject({ session: { id, name: 'Ada' } });
+    });
+
+    it.each([
+      ['among other cookies', (token: string) => `a=1; ${DEFAULT_COOKIE}=${token}; b=2`],
+      ['percent-encoded', (token: string) => `${DEFAULT_COOKIE}=%${hex(token[0]!)}${token.slice(1)}`],
+      ['beside cookies with broken percent codes', (token: string) => `x=%E0%A4; ${DEFAULT_COOKIE}=${token}`],
+    ])('in a Cookie header, %s', async (_where, header) => {
+      const app = await start();
+      const { token } = await signIn(app);
+      expect((await app.send('/me', { headers: { cookie: header(token) } })).status).toBe(200);
+    });
+
+    it.each(['Bearer', 'bearer', 'BEARER', 'Bearer  '])(
+      'after the scheme "%s", whose case and spaces do not matter',
+      async (scheme) => {
+        const app = await start();
+        const { token } = await signIn(app);
+        expect((await app.send('/me', { headers: { authorization: `${scheme} ${token}` } })).status).toBe(
+          200,
+        );
+      },
+    );
+
+    it('in a cookie named by the options, and then not under the default name', async () => {
+      const app = await start({ cookie: { name: 'sid' } });
+      const { token } = await signIn(app);
+      expect((await app.send('/me', { headers: { cookie: `sid=${token}` } })).status).toBe(200);
+      expect((await app.send('/me', { cookie: token })).status).toBe(401);
+    });
+
+    it('in a named header, whatever case the options and the client write it in', async () => {
+      const app = await start({ transport: { header: 'X-Auth-Token' } });
+      const { token } = await signIn(app);
+      for (const name of ['X-AUTH-TOKEN', 'x-auth-token'])
+        expect((await app.send('/me', { headers: { [name]: token } })).status).toBe(200);
+      // A header of one's own has no scheme, and nothing else is looked at any more.
+      expect((await app.send('/me', { headers: { 'x-auth-token': `Bearer ${token}` } })).status).toBe(401);
+      expect((await app.send('/me', { bearer: token })).status).toBe(401);
+      expect((await app.send('/me', { cookie: token })).status).toBe(401);
+    });
+
+    it('where the first of several transports has one; the others are not asked', async () => {
+      const app = await start({ transport: [{ header: 'x-a' }, 'bearer', 'cookie', { header: 'x-b' }] });
+      const tokens = await Promise.all(
+        ['first', 'second', 'third', 'fourth'].map((name) => signIn(app, name)),
+      );
+      const [a, bearer, cookie, b] = tokens.map(({ token }) => token) as [string, string, string, string];
+      const nameFor = async (carried: Carried) => (await app.send('/me/name', carried)).body;
+      expect(await nameFor({ headers: { 'x-a': a, 'x-b': b }, bearer, cookie })).toMatchObject({
+        name: 'first',
+      });
+      expect(await nameFor({ headers: { 'x-b': b }, bearer, cookie })).toMatchObject({ name: 'second' });
+      expect(await nameFor({ headers: { 'x-b': b }, cookie })).toMatchObject({ name: 'third' });
+      expect(await nameFor({ headers: { 'x-b': b } })).toMatchObject({ name: 'fourth' });
+      expect(await nameFor({ headers: { 'x-a': NOBODYS }, bearer })).toEqual(UNAUTHORIZED);
+    });
+
+    it('behind an empty cookie: one that was emptied by a sign-out carries nothing', async () => {
+      const app = await start();
+      const { token } = await signIn(app);
+      expect((await app.send('/me', { cookie: '', bearer: token })).status).toBe(200);
+    });
+
+    it('never in the URL', async () => {
+      const app = await start({ transport: ['cookie', 'bearer', { header: 'x-auth-token' }] });
+      const { token } = await signIn(app);
+      for (const key of [DEFAULT_COOKIE, 'token', 'access_token', 'authorization', 'x-auth-token', 'sid']) {
+        const reply = await app.send(`/me?${encodeURIComponent(key)}=${token}`);
+        expect(reply.body, key).toEqual(UNAUTHORIZED);
+      }
+    });
+  });
+
+  describe('answers 401 with a body that says nothing', () => {
+    it.each<[string, (token: string) => Carried]>([
+      ['no token', () => ({})],
+      ['an unknown cookie', () => ({ cookie: NOBODYS })],
+      ['an unknown bearer', () => ({ bearer: NOBODYS })],
+      ['an empty cookie', () => ({ cookie: '' })],
+      ['an empty Authorization header', () => ({ headers: { authorization: '' } })],
+      ['a scheme without a token', () => ({ headers: { authorization: 'Bearer' } })],
+      ['another scheme', (token) => ({ headers: { authorization: `Basic ${token}` } })],
+      ['a token without a scheme', (token) => ({ headers: { authorization: token } })],
+      ['two words after the scheme', (token) => ({ headers: { authorization: `Bearer ${token} ${token}` } })],
+      ['a token cut short', (token) => ({ cookie: token.slice(0, -1) })],
+      ['a token and one character more', (token) => ({ cookie: `${token}A` })],
+      ['a token of another alphabet', (token) => ({ cookie: `${token.slice(0, -1)}+` })],
+      ['a token with its last character changed', (token) => ({ cookie: flipLast(token) })],
+      ['an over-long token', () => ({ bearer: 'A'.repeat(8000) })],
+      ['a quoted cookie', (token) => ({ cookie: `"${token}"` })],
+      ['a cookie of broken percent codes', () => ({ cookie: '%E0%A4%A%' })],
+      ['a cookie that decodes to NUL', (token) => ({ cookie: `${token}%00` })],
+      ['a signed or JSON cookie of someone else', (token) => ({ cookie: `s:${token}.sig` })],
+      ['a cookie of another case', (token) => ({ headers: { cookie: `__host-SID=${token}` } })],
+      [
+        'a cookie named like an object property',
+        () => ({ headers: { cookie: '__proto__=x; constructor=y' } }),
+      ],
+    ])('for %s', async (_what, carried) => {
+      const app = await start();
+      const { token } = await signIn(app);
+      const reply = await app.send('/me', carried(token));
+      expect(reply.status).toBe(401);
+      expect(reply.body).toEqual(UNAUTHORIZED);
+      expect(app.logs.matching(/^(error|warn)/)).toEqual([]);
+    });
+
+    it('for the public id of a live session', async () => {
+      const app = await start();
+      const { id } = await signIn(app);
+      expect((await app.send('/me', { cookie: id })).body).toEqual(UNAUTHORIZED);
+    });
+
+    it('for a session that has expired, been destroyed, or been regenerated', async () => {
+      const app = await start();
+      const expired = await app.sessions.create({ name: 'x' }, { idleTimeout: 0, absoluteTimeout: '50ms' });
+      await waitFor(async () => (await app.send('/me', { cookie: expired.token })).status === 401);
+      const destroyed = await signIn(app);
+      expect((await app.send('/me', { cookie: destroyed.token })).status).toBe(200);
+      await destroyed.destroy();
+      expect((await app.send('/me', { cookie: destroyed.token })).body).toEqual(UNAUTHORIZED);
+      const regenerated = await signIn(app);
+      const oldToken = regenerated.token;
+      await regenerated.regenerate({ userId: 'ada' });
+      expect((await app.send('/me', { cookie: oldToken })).body).toEqual(UNAUTHORIZED);
+      expect((await app.send('/me', { cookie: regenerated.token })).status).toBe(200);
+    });
+
+    it('for the second of two cookies of one name, two lines or one: the first counts', async () => {
+      const app = await start();
+      const { token } = await signIn(app);
+      const both = (first: string, second: string) => [
+        app.send('/me', { headers: { cookie: `${DEFAULT_COOKIE}=${first}; ${DEFAULT_COOKIE}=${second}` } }),
+        app.sendRaw('/me', [
+          ['Cookie', `${DEFAULT_COOKIE}=${first}`],
+          ['Cookie', `${DEFAULT_COOKIE}=${second}`],
+        ]),
+      ];
+      for (const reply of await Promise.all(both(NOBODYS, token))) expect(reply.body).toEqual(UNAUTHORIZED);
+      for (const reply of await Promise.all(both(token, NOBODYS))) expect(reply.status).toBe(200);
+    });
+
+    it('for a token header that came twice, which is no token', async () => {
+      const app = await start({ transport: { header: 'x-auth-token' } });
+      const { token } = await signIn(app);
+      const reply = await app.sendRaw('/me', [
+        ['X-Auth-Token', token],
+        ['X-Auth-Token', token],
+      ]);
+      expect(reply.body).toEqual(UNAUTHORIZED);
+    });
+
+    it('for headers that some middleware or gateway turned into arrays', async () => {
+      const app = await start({ transport: ['cookie', 'bearer', { header: 'x-auth-token' }] }, (nest) =>
+        nest.use((request: { headers: Record<string, unknown> }, _response: unknown, next: () => void) => {
+          for (const name of ['cookie', 'authorization', 'x-auth-token'])
+            if (request.headers[name] !== undefined) request.headers[name] = [request.headers[name]];
+          next();
+        }),
+      );
+      const { token } = await signIn(app);
+      for (const carried of [{ cookie: token }, { bearer: token }, { headers: { 'x-auth-token': token } }])
+        expect((await app.send('/me', carried)).body).toEqual(UNAUTHORIZED);
+    });
+  });
+
+  describe('@Session()', () => {
+    it('is the session, and with a key that field of its data', async () => {
+      const app = await start();
+      const { token } = await signIn(app);
+      expect((await app.send('/me/name', { cookie: token })).body).toEqual({ name: 'Ada', views: 'absent' });
+      await app.sessions.update(token, { views: 3 });
+      expect((await app.send('/me/name', { cookie: token })).body).toEqual({ name: 'Ada', views: 3 });
+    });
+
+    it('does not read inherited properties of the data', async () => {
+      @Controller('inherited')
+      @UseGuards(SessionGuard)
+      class InheritedController {
+        @Get()
+        field(@Session('constructor') value: unknown, @Session('__proto__') proto: unknown) {
+          return { types: [typeof value, typeof proto] };
+        }
+      }
+      const app = await startApp(platform, { controllers: [InheritedController] });
+      const { token } = await signIn(app);
+      expect((await app.send('/inherited', { cookie: token })).body).toEqual({
+        types: ['undefined', 'undefined'],
+      });
+    });
+
+    it('on a route without the guard answers 500, and the log says what to add', async () => {
+      const app = await start();
+      const { token } = await signIn(app);
+      const reply = await app.send('/bare', { cookie: token });
+      expect(reply.status).toBe(500);
+      expect(JSON.stringify(reply.body)).not.toContain('SessionGuard');
+      const [line, ...more] = app.logs.matching(/^error/);
+      expect(line).toMatch(/BareController\.whole.*@UseGuards\(SessionGuard\).*APP_GUARD/);
+      expect(line).not.toContain(token);
+      expect(more).toEqual([]);
+    });
+
+    it('of @nestjs/common is another decorator: it reads request.session, and we set none', async () => {
+      const app = await start();
+      const { token } = await signIn(app);
+      expect((await app.send('/bare/nest', { cookie: token })).body).toEqual({ session: 'absent' });
+    });
+
+    it('gives each request a draft of its own: what one changes and does not save, no other sees', async () => {
+      @Controller('count')
+      @UseGuards(SessionGuard)
+      class CountController {
+        @Get()
+        async count(@Session() session: ActiveSession<Data>) {
+          session.data.views = (session.data.views ?? 0) + 1;
+          return { views: session.data.views };
+        }
+
+        @Get('save')
+        async save(@Session() session: ActiveSession<Data>) {
+          session.data.views = (session.data.views ?? 0) + 1;
+          await session.save();
+          return { views: session.data.views };
+        }
+      }
+      const app = await startApp(platform, { controllers: [CountController] });
+      const { token } = await signIn(app);
+      for (let i = 0; i < 3; i++)
+        expect((await app.send('/count', { cookie: token })).body).toEqual({ views: 1 });
+      for (let i = 1; i <= 3; i++)
+        expect((await app.send('/count/save', { cookie: token })).body).toEqual({ views: i });
+    });
+  });
+
+  describe('@OptionalSession() and @PublicSession()', () => {
+    const NONE = { session: null };
+
+    it.each([
+      ['optional on a method', '/me/optional', { session: null, field: null }],
+      ['optional on a class', '/optional', NONE],
+      ['optional method in a public class', '/public/optional', NONE],
+    ])('%s: without a session null, with one the session', async (_what, path, none) => {
+      const app = await start();
+      const { token, id } = await signIn(app);
+      expect(await app.send(path)).toMatchObject({ status: 200, body: none });
+      expect(await app.send(path, { cookie: NOBODYS })).toMatchObject({ status: 200, body: none });
+      expect(await app.send(path, { cookie: 'garbage' })).toMatchObject({ status: 200, body: none });
+      expect((await app.send(path, { cookie: token })).body).toMatchObject({ session: { id, name: 'Ada' } });
+    });
+
+    it.each([
+      ['public on a method', '/me/public'],
+      ['public on a class', '/public'],
+      ['public method in an optional class', '/optional/public'],
+    ])('%s: null, whatever the request carries, and nothing is looked up', async (_what, path) => {
+      const store = new WrappedStore();
+      const app = await start({ store });
+      const { token } = await signIn(app);
+      for (const carried of [{}, { cookie: token }, { cookie: NOBODYS }])
+        expect(await app.send(path, carried)).toMatchObject({ status: 200, body: NONE });
+      expect(store.calls).toMatchObject({ get: 0, touch: 0 });
+    });
+  });
+
+  describe('as a guard of the whole app', () => {
+    @Controller('open')
+    class OpenController {
+      @Get()
+      @PublicSession()
+      open() {
+        return { open: true };
+      }
+
+      @Get('closed')
+      closed(@Session() session: ActiveSession<Data>) {
+        return describeSession(session);
+      }
+    }
+
+    it.each([
+      ['useExisting', { provide: APP_GUARD, useExisting: SessionGuard }],
+      ['useClass', { provide: APP_GUARD, useClass: SessionGuard }],
+    ])('APP_GUARD with %s protects every route but the public ones', async (_how, provider) => {
+      const app = await startApp(platform, { controllers: [OpenController], providers: [provider] });
+      const { token } = await signIn(app);
+      expect((await app.send('/open')).body).toEqual({ open: true });
+      expect((await app.send('/open/closed')).body).toEqual(UNAUTHORIZED);
+      expect((await app.send('/open/closed', { cookie: token })).body).toMatchObject({
+        session: { name: 'Ada' },
+      });
+    });
+
+    it('APP_GUARD beside @UseGuards on the same route is harmless', async () => {
+      const app = await startApp(platform, {
+        controllers: [MeController],
+        providers: [{ provide: APP_GUARD, useExisting: SessionGuard }],
+      });
+      const { token } = await signIn(app);
+      expect((await app.send('/me', { cookie: token })).status).toBe(200);
+      expect((await app.send('/me/public')).status).toBe(200);
+      expect((await app.send('/me')).status).toBe(401);
+    });
+
+    it('app.useGlobalGuards(app.get(SessionGuard)) works too', async () => {
+      const app = await startApp(platform, {
+        controllers: [OpenController],
+        before: (nest) => nest.useGlobalGuards(nest.get(SessionGuard)),
+      });
+      const { token } = await signIn(app);
+      expect((await app.send('/open')).status).toBe(200);
+      expect((await app.send('/open/closed')).status).toBe(401);
+      expect((await app.send('/open/closed', { cookie: token })).status).toBe(200);
+    });
+  });
+
+  describe('in a feature module', () => {
+    it('needs no import of SessionModule, which is global', async () => {
+      @Module({ controllers: [MeController] })
+      class FeatureModule {}
+      const app = await startApp(platform, { imports: [FeatureModule] });
+      const { token } = await signIn(app);
+      expect((await app.send('/me', { cookie: token })).status).toBe(200);
+    });
+
+    it('with isGlobal: false it imports the module, and shares its sessions with others that do', async () => {
+      const sessionModule = SessionModule.forRoot({ isGlobal: false });
+      @Module({ imports: [sessionModule], controllers: [MeController] })
+      class FeatureModule {}
+      @Module({ imports: [sessionModule], controllers: [OptionalController] })
+      class OtherModule {}
+      const app = await startApp(platform, { session: null, imports: [FeatureModule, OtherModule] });
+      const { token, id } = await signIn(app);
+      expect((await app.send('/me', { cookie: token })).body).toMatchObject({ session: { id } });
+      expect((await app.send('/optional', { cookie: token })).body).toMatchObject({ session: { id } });
+    });
+
+    it('with isGlobal: false and no import the boot stops, naming what is missing', async () => {
+      @Module({ controllers: [MeController] })
+      class FeatureModule {}
+      await expect(
+        startApp(platform, {
+          session: null,
+          imports: [SessionModule.forRoot({ isGlobal: false }), FeatureModule],
+        }),
+      ).rejects.toThrow(/SessionGuard[\s\S]*SessionService[\s\S]*FeatureModule/);
+    });
+  });
+
+  describe('subclassed', () => {
+    it('takes the request from where getRequest finds it, and answers what onDenied says', async () => {
+      @Injectable()
+      class TunnelGuard extends SessionGuard {
+        protected override getRequest(context: ExecutionContext) {
+          const request = super.getRequest(context);
+          const tunnelled = request.headers['x-tunnel'];
+          return Object.assign(request, {
+            headers: {
+              ...request.headers,
+              ...(tunnelled && { authorization: `Bearer ${String(tunnelled)}` }),
+            },
+          });
+        }
+
+        protected override onDenied(context: ExecutionContext) {
+          return new ForbiddenException(`not without a session: ${context.getHandler().name}`);
+        }
+      }
+      @Controller('tunnel')
+      @UseGuards(TunnelGuard)
+      class TunnelController {
+        @Get()
+        whole(@Session() session: ActiveSession<Data>) {
+          return describeSession(session);
+        }
+      }
+      const app = await startApp(platform, { controllers: [TunnelController] });
+      const { token, id } = await signIn(app);
+      const accepted = await app.send('/tunnel', { headers: { 'x-tunnel': token } });
+      // Fastify's request.headers is an accessor, so this also shows that Object.assign goes through it.
+      expect(accepted.body).toMatchObject({ session: { id } });
+      expect(await app.send('/tunnel')).toMatchObject({
+        status: 403,
+        body: { message: 'not without a session: whole' },
+      });
+    });
+  });
+
+  describe('while the store is down', () => {
+    const startDown = async (exclusive: boolean) => {
+      const store = new WrappedStore({ exclusive });
+      const app = await start({ store });
+      const { token } = await signIn(app);
+      store.down = true;
+      return { store, app, token };
+    };
+
+    it('public routes work, all others answer 503 without details, and recover by themselves', async () => {
+      const { store, app, token } = await startDown(false);
+      expect((await app.send('/public', { cookie: token })).status).toBe(200);
+      expect((await app.send('/me/public', { cookie: token })).status).toBe(200);
+      for (const path of ['/me', '/me/name', '/me/optional', '/optional', '/public/optional']) {
+        const reply = await app.send(path, { cookie: token });
+        expect(reply.status, path).toBe(503);
+        expect(reply.body, path).toEqual(UNAVAILABLE);
+      }
+      store.down = false;
+      expect((await app.send('/me', { cookie: token })).status).toBe(200);
+    });
+
+    it('requests that carry no token, or a malformed one, get what they always get', async () => {
+      const { app } = await startDown(false);
+      for (const carried of [{}, { cookie: 'garbage' }, { bearer: 'A'.repeat(200) }]) {
+        expect((await app.send('/me', carried)).status).toBe(401);
+        expect((await app.send('/optional', carried)).body).toEqual({ session: null });
+      }
+    });
+
+    it('what the near cache may answer is answered', async () => {
+      const { store, app, token } = await startDown(true);
+      expect((await app.send('/me', { cookie: token })).body).toMatchObject({ session: { source: 'cache' } });
+      expect(store.calls.get).toBe(0);
+    });
+
+    it('a background touch that fails leaves no trace on the request', async () => {
+      const store = new WrappedStore({ exclusive: true });
+      const app = await start({ store, touchInterval: 0 });
+      const { token } = await signIn(app);
+      store.failing = ['touch'];
+      expect((await app.send('/me', { cookie: token })).status).toBe(200);
+      await waitFor(() => store.calls.touch > 0);
+      expect((await app.send('/me', { cookie: token })).status).toBe(200);
+    });
+
+    it('an error that is not ours stays a 500, and is logged', async () => {
+      class BrokenStore extends WrappedStore {
+        override async get(): Promise<never> {
+          throw new TypeError('a bug in the store');
+        }
+      }
+      const app = await start({ store: new BrokenStore() });
+      const { token } = await signIn(app);
+      expect((await app.send('/me', { cookie: token })).status).toBe(500);
+      expect(app.logs.matching(/^error.*a bug in the store/)).toHaveLength(1);
+    });
+  });
+
+  describe('and the near cache', () => {
+    it('a guarded request is one cache hit and no store call; the source tells', async () => {
+      const store = new WrappedStore({ exclusive: true });
+      const app = await start({ store });
+      const { token } = await signIn(app);
+      app.cache.clear();
+      const sources: unknown[] = [];
+      for (let i = 0; i < 3; i++) {
+        const before = app.cache.stats();
+        const reply = await app.send('/me', { cookie: token });
+        const after = app.cache.stats();
+        sources.push((reply.body as { session: { source: string } }).session.source);
+        expect([after.hits - before.hits, after.misses - before.misses]).toEqual(i === 0 ? [0, 1] : [1, 0]);
+      }
+      expect(sources).toEqual(['store', 'cache', 'cache']);
+      expect(store.calls.get).toBe(1);
+    });
+
+    it('a miss is counted once', async () => {
+      const app = await start();
+      const before = app.cache.stats();
+      await app.send('/me', { cookie: NOBODYS });
+      expect(app.cache.stats().misses - before.misses).toBe(1);
+    });
+
+    it('a request is a touch, at most one per touchInterval, and never moves the absolute deadline', async () => {
+      const store = new WrappedStore({ exclusive: true });
+      const app = await start({ store, touchInterval: '150ms', idleTimeout: '400ms', absoluteTimeout: '1s' });
+      const { token } = await signIn(app);
+      const began = performance.now();
+      await waitFor(async () => (await app.send('/me', { cookie: token })).status === 401, { intervalMs: 5 });
+      const lived = performance.now() - began;
+      // Longer than idleTimeout: the requests kept it alive. No longer than absoluteTimeout, whatever they did.
+      expect(lived).toBeGreaterThan(800);
+      expect(lived).toBeLessThan(2000);
+      expect(store.calls.touch).toBeGreaterThan(2);
+      expect(store.calls.touch).toBeLessThanOrEqual(Math.ceil(lived / 150));
+    });
+
+    it('many requests at once, a touch being due, make one touch', async () => {
+      const store = new WrappedStore({ exclusive: true });
+      const app = await start({ store, touchInterval: '1s', idleTimeout: '10s' });
+      const { token, lastAccess } = await signIn(app);
+      await waitFor(() => Date.now() > lastAccess + 1020);
+      const replies = await Promise.all(Array.from({ length: 20 }, () => app.send('/me', { cookie: token })));
+      expect(replies.every(({ status }) => status === 200)).toBe(true);
+      expect(store.calls.touch).toBe(1);
+    });
+
+    it('requests without a session, and public ones, touch nothing', async () => {
+      const store = new WrappedStore();
+      const app = await start({ store, touchInterval: 0 });
+      const { token } = await signIn(app);
+      await app.send('/public', { cookie: token });
+      await app.send('/optional');
+      await app.send('/me', { cookie: NOBODYS });
+      expect(store.calls.touch).toBe(0);
+    });
+  });
+});
+
+const hex = (character: string) => character.charCodeAt(0).toString(16).padStart(2, '0');
+
+/** Another token of the same form: the last character of a 33-byte token carries six bits. */
+const flipLast = (token: string) => token.slice(0, -1) + (token.endsWith('A') ? 'B' : 'A');

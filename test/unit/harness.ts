@@ -1,0 +1,83 @@
+// The core as SessionModule wires it, over the memory store, with a clock that tests move.
+import { CacheService } from '../../lib/cache/cache.service.js';
+import { defaultCodec } from '../../lib/core/codec.js';
+import type { InvalidationSource } from '../../lib/core/session-cache.interface.js';
+import { SessionEngine } from '../../lib/core/session-engine.js';
+import { SessionRegistry } from '../../lib/core/session.registry.js';
+import { SessionService } from '../../lib/core/session.service.js';
+import { SessionEvents, type SessionEventMap } from '../../lib/events/session-events.js';
+import { resolveSessionOptions } from '../../lib/options/resolve-session-options.js';
+import type { SessionModuleOptions } from '../../lib/options/session-options.interface.js';
+import { MemorySessionStore } from '../../lib/store/memory-session.store.js';
+import { ManualClock } from '../support/manual-clock.js';
+
+export const SECOND = 1_000;
+export const MINUTE = 60_000;
+export const HOUR = 3_600_000;
+export const DAY = 86_400_000;
+
+/** Data of the tests: anything goes. */
+export type Data = Record<string, unknown>;
+
+/** Invalidations as a subscriber would deliver them, and its state, in the hands of the test. */
+export class ManualSource implements InvalidationSource {
+  live = true;
+  epoch = 0;
+  readonly #listeners: ((id: string, version: number) => void)[] = [];
+
+  onInvalidation(listener: (id: string, version: number) => void): void {
+    this.#listeners.push(listener);
+  }
+
+  /** As if another process had changed (or, with Infinity, ended) the session. */
+  announce(id: string, version: number): void {
+    for (const listener of this.#listeners) listener(id, version);
+  }
+}
+
+/** One process's part; several over one store are several processes. */
+export function openCore<T extends object = Data>(
+  options: SessionModuleOptions = {},
+  shared: { clock?: ManualClock; store?: MemorySessionStore } = {},
+) {
+  const clock = shared.clock ?? new ManualClock();
+  const store = shared.store ?? new MemorySessionStore({ clock });
+  const resolved = resolveSessionOptions(options);
+  const source = new ManualSource();
+  const events = new SessionEvents((error) => {
+    throw error;
+  });
+  const cache = new CacheService(resolved.cache, source, events, clock);
+  const engine = new SessionEngine(store, cache, events, resolved, defaultCodec, clock);
+  const heard: { event: keyof SessionEventMap; payload: unknown }[] = [];
+  for (const event of [
+    'created',
+    'destroyed',
+    'regenerated',
+    'undecodable',
+    'cacheClear',
+    'cacheWrite',
+  ] as const)
+    events.on(event, (payload) => heard.push({ event, payload }));
+  return {
+    clock,
+    store,
+    source,
+    events,
+    cache,
+    engine,
+    heard,
+    /** Payloads of one event, in order. */
+    said: <K extends keyof SessionEventMap>(name: K) =>
+      heard.filter(({ event }) => event === name).map(({ payload }) => payload as SessionEventMap[K]),
+    sessions: new SessionService<T>(engine, resolved),
+    registry: new SessionRegistry(engine, resolved),
+  };
+}
+
+/** The session, which must be there. */
+export async function mustLoad<T extends object>(sessions: SessionService<T>, token: string) {
+  const session = await sessions.get(token);
+  if (session === null) throw new Error('the session is absent');
+  return session;
+}

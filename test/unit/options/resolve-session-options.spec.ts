@@ -1,0 +1,334 @@
+import { Redis } from 'ioredis';
+import { describe, expect, it } from 'vitest';
+import { SessionOptionsError } from '../../../lib/errors/caller.errors.js';
+import { resolveSessionOptions } from '../../../lib/options/resolve-session-options.js';
+import type { SessionModuleOptions } from '../../../lib/options/session-options.interface.js';
+import { MemorySessionStore } from '../../../lib/store/memory-session.store.js';
+
+/** Options as they come from JavaScript, environment variables and configuration files. */
+const resolve = (input: unknown) => resolveSessionOptions(input as SessionModuleOptions);
+
+function refusal(input: unknown): SessionOptionsError {
+  try {
+    resolve(input);
+  } catch (error) {
+    expect(error).toBeInstanceOf(SessionOptionsError);
+    return error as SessionOptionsError;
+  }
+  throw new Error('the options were accepted');
+}
+
+const MAX_PREFIX = 'p'.repeat(65);
+
+/** Wrong options, the option the error must name, how it must show the value, and the fix it must end with. */
+const WRONG: [title: string, input: unknown, option: string, value: string | RegExp, fix: RegExp][] = [
+  ['redis: a number', { redis: 6379 }, 'redis', 'number', /Write e\.g\. redis: 'redis:\/\//],
+  ['redis: an array', { redis: [] }, 'redis', 'an array', /Write e\.g\. redis: 'redis:\/\//],
+  ['redis: a host name', { redis: 'localhost:6379' }, 'redis', 'another string', /redis:\/\/localhost:6379/],
+  ['redis: an empty string', { redis: '' }, 'redis', 'another string', /redis:\/\/localhost:6379/],
+  ['redis: http', { redis: 'http://localhost' }, 'redis', 'another string', /redis:\/\/localhost:6379/],
+  ['redis: sentinels', { redis: { sentinels: [{}] } }, 'redis', 'sentinels', /Pass a single Redis/],
+  ['redis: a cluster', { redis: { isCluster: true } }, 'redis', 'Cluster', /Pass a single Redis/],
+  ['subscriber: true', { redis: {}, subscriber: true }, 'subscriber', 'boolean', /Write e\.g\./],
+  ['subscriber without redis', { subscriber: {} }, 'subscriber', 'needs "redis"', /Set redis too, or drop/],
+  [
+    'store: a class instance of another kind',
+    { store: {} },
+    'store',
+    'an object without create',
+    /Extend the class/,
+  ],
+  ['store: a string', { store: 'redis' }, 'store', '"redis"', /Extend the class SessionStore/],
+  ['store and redis', { store: new MemorySessionStore(), redis: {} }, 'store', '"redis"', /Set one of them/],
+  ['keyPrefix: braces', { keyPrefix: 'a{b}:' }, 'keyPrefix', '"a{b}:"', /Write e\.g\. "sk:"/],
+  ['keyPrefix: a space', { keyPrefix: 'a b' }, 'keyPrefix', '"a b"', /Write e\.g\. "sk:"/],
+  ['keyPrefix: empty', { keyPrefix: '' }, 'keyPrefix', '""', /Write e\.g\. "sk:"/],
+  ['keyPrefix: 65 characters', { keyPrefix: MAX_PREFIX }, 'keyPrefix', 'pppp…"', /Write e\.g\. "sk:"/],
+  ['keyPrefix: a line end', { keyPrefix: 'a\n' }, 'keyPrefix', '"a\\n"', /Write e\.g\. "sk:"/],
+  ['idleTimeout: seconds', { idleTimeout: 60 }, 'idleTimeout', 'is 60', /Write '60s' or '60ms'/],
+  ['idleTimeout: a word', { idleTimeout: 'soon' }, 'idleTimeout', '"soon"', /'30m'/],
+  ['idleTimeout: digits only', { idleTimeout: '1800' }, 'idleTimeout', '"1800"', /'30m'/],
+  ['idleTimeout: negative', { idleTimeout: -5_000 }, 'idleTimeout', '-5000', /between 0ms and 1000d/],
+  ['idleTimeout: NaN', { idleTimeout: Number.NaN }, 'idleTimeout', 'NaN', /'30m'/],
+  [
+    'idleTimeout: 1001 days',
+    { idleTimeout: '1001d' },
+    'idleTimeout',
+    '"1001d"',
+    /Choose a value in that range/,
+  ],
+  ['absoluteTimeout: null', { absoluteTimeout: null }, 'absoluteTimeout', 'null', /'14d'/],
+  ['absoluteTimeout: a fraction', { absoluteTimeout: 1_000.5 }, 'absoluteTimeout', '1000.5', /'14d'/],
+  ['absoluteTimeout: Infinity', { absoluteTimeout: Infinity }, 'absoluteTimeout', 'Infinity', /'14d'/],
+  [
+    'idle over absolute',
+    { idleTimeout: '2h', absoluteTimeout: '1h' },
+    'idleTimeout',
+    '7200000',
+    /Shorten it/,
+  ],
+  ['idle default over absolute', { absoluteTimeout: '10m' }, 'idleTimeout', '1800000', /Shorten it, or set/],
+  ['touchInterval: true', { touchInterval: true }, 'touchInterval', 'true', /Write milliseconds/],
+  [
+    'touchInterval over half of idle',
+    { touchInterval: '16m' },
+    'touchInterval',
+    '960000',
+    /Write 900000 or less/,
+  ],
+  ['partitions: 0', { partitions: 0 }, 'partitions', 'got 0', /from 1 to 256.*Write e\.g\. 16/],
+  ['partitions: 257', { partitions: 257 }, 'partitions', 'got 257', /from 1 to 256/],
+  ['partitions: a string', { partitions: '16' }, 'partitions', 'got "16"', /Write e\.g\. 16/],
+  ['instanceId: a space', { instanceId: 'node 1' }, 'instanceId', '"node 1"', /Write e\.g\. "/],
+  ['instanceId: 65 characters', { instanceId: 'i'.repeat(65) }, 'instanceId', 'iii…"', /1 to 64 characters/],
+  [
+    'allowGivenTokens: "false"',
+    { allowGivenTokens: 'false' },
+    'allowGivenTokens',
+    '"false"',
+    /compare them with 'true'/,
+  ],
+  ['maxDataBytes: 1', { maxDataBytes: 1 }, 'maxDataBytes', 'got 1', /Write e\.g\. 262144/],
+  ['maxDataBytes: a size in words', { maxDataBytes: '1mb' }, 'maxDataBytes', '"1mb"', /Write e\.g\. 262144/],
+  ['commandTimeout: 500', { commandTimeout: 500 }, 'commandTimeout', 'is 500', /'500s' or '500ms'/],
+  ['commandTimeout: 0', { commandTimeout: 0 }, 'commandTimeout', 'got 0', /between 10ms and 1m/],
+  ['commandTimeout: 2 minutes', { commandTimeout: '2m' }, 'commandTimeout', '"2m"', /between 10ms and 1m/],
+  ['cache: true', { cache: true }, 'cache', 'got true', /Write \{ maxEntries: … \}/],
+  ['cache: null', { cache: null }, 'cache', 'got null', /Write \{ maxEntries: … \}/],
+  ['cache.maxEntries: -1', { cache: { maxEntries: -1 } }, 'cache.maxEntries', 'got -1', /Write e\.g\. 10000/],
+  ['cache.ttlRatio: 0', { cache: { ttlRatio: 0 } }, 'cache.ttlRatio', 'got 0', /Write e\.g\. 0\.5/],
+  ['cache.ttlRatio: 1.1', { cache: { ttlRatio: 1.1 } }, 'cache.ttlRatio', 'got 1.1', /Write e\.g\. 0\.5/],
+  [
+    'cache.ttlRatio: NaN',
+    { cache: { ttlRatio: Number.NaN } },
+    'cache.ttlRatio',
+    'got NaN',
+    /Write e\.g\. 0\.5/,
+  ],
+  ['cache.maxAge: 0', { cache: { maxAge: 0 } }, 'cache.maxAge', 'got 0', /between 1ms and 1d/],
+  ['cache.maxAge: 60', { cache: { maxAge: 60 } }, 'cache.maxAge', 'is 60', /'60s' or '60ms'/],
+  ['cache.clearCron: a number', { cache: { clearCron: 5 } }, 'cache.clearCron', 'got 5', /Write e\.g\. '0 4/],
+  ['cache.clearCron: blank', { cache: { clearCron: ' ' } }, 'cache.clearCron', '" "', /Write e\.g\. '0 4/],
+  [
+    'transport: a word',
+    { transport: 'query' },
+    'transport',
+    '"query"',
+    /Write e\.g\. \['cookie', 'bearer'\]/,
+  ],
+  ['transport: nothing', { transport: [] }, 'transport', 'an empty array', /Write e\.g\. \['cookie'\]/],
+  ['transport: an object', { transport: [{}] }, 'transport', 'an object', /Write e\.g\./],
+  [
+    'transport.header: a space',
+    { transport: { header: 'x y' } },
+    'transport.header',
+    '"x y"',
+    /Write e\.g\. "x-auth-token"/,
+  ],
+  [
+    'transport.header: undefined',
+    { transport: { header: undefined } },
+    'transport.header',
+    'got undefined',
+    /Write e\.g\. "x-auth-token"/,
+  ],
+  ['cookie: a string', { cookie: 'sid' }, 'cookie', '"sid"', /Write \{ name: … \}/],
+  [
+    'cookie.name: a semicolon',
+    { cookie: { name: 'a;b' } },
+    'cookie.name',
+    '"a;b"',
+    /Write e\.g\. "__Host-sid"/,
+  ],
+  [
+    'events: a function',
+    { events: () => undefined },
+    'events',
+    /got \(\)|got function|got/,
+    /Write \{ message: … \}/,
+  ],
+  [
+    'events.message: a string',
+    { events: { message: 'log' } },
+    'events.message',
+    '"log"',
+    /Write \(payload\) =>/,
+  ],
+];
+
+describe('resolveSessionOptions: wrong values', () => {
+  it.each(WRONG)('%s is refused, naming option, value and fix', (_, input, option, value, fix) => {
+    const error = refusal(input);
+    expect(error.option).toBe(option);
+    expect(error.code).toBe('SESSION_OPTIONS');
+    expect(error.message).toContain(`"${option}"`);
+    expect(error.message).toMatch(
+      typeof value === 'string' ? new RegExp(value.replace(/[.*+?^${}()|[\]\\]/g, '\\$&')) : value,
+    );
+    expect(error.message).toMatch(fix);
+    // Nothing was left unfilled in the sentence, and it suggests nothing empty.
+    expect(error.message).not.toMatch(/\[object|Write e\.g\. ""/);
+  });
+
+  it('has at least one wrong value for every option there is', () => {
+    const known = /Known here: (.*)\.$/.exec(refusal({ '?': 1 }).message)![1]!.split(', ');
+    expect(known.length).toBeGreaterThanOrEqual(16);
+    const covered = new Set(WRONG.map(([, , option]) => option.split('.')[0]));
+    expect(known.filter((option) => !covered.has(option))).toEqual([]);
+  });
+
+  it.each(['redis', 'subscriber'])('a wrong %s is never shown: it may hold a password', (option) => {
+    for (const value of [
+      'redis//user:hunter2@host:6379',
+      'http://user:hunter2@host',
+      ['redis://:hunter2@host'],
+      { sentinels: [{}], password: 'hunter2' },
+      { isCluster: true, options: { password: 'hunter2' } },
+      { cluster: [], password: 'hunter2' },
+    ]) {
+      expect(refusal({ redis: {}, [option]: value }).message).not.toContain('hunter2');
+    }
+  });
+
+  it.each([null, 'redis://localhost', 5])('%j in the place of the options is refused', (input) => {
+    expect(refusal(input).message).toMatch(/must be an object.*Return the options from the factory/);
+  });
+
+  it('a long wrong value is cut', () => {
+    expect(refusal({ keyPrefix: ' '.repeat(10_000) }).message.length).toBeLessThan(400);
+  });
+});
+
+describe('resolveSessionOptions: unknown keys', () => {
+  it.each([
+    ['idleTimout', { idleTimout: 1 }, 'idleTimeout'],
+    ['keyprefix', { keyprefix: 'x' }, 'keyPrefix'],
+    ['instanceID', { instanceID: 'x' }, 'instanceId'],
+    ['subscribers', { subscribers: {} }, 'subscriber'],
+    ['cache.maxEntires', { cache: { maxEntires: 5 } }, 'cache.maxEntries'],
+    ['cache.ttl', { cache: { ttl: 5 } }, 'cache.ttlRatio'],
+    ['cookie.nmae', { cookie: { nmae: 'sid' } }, 'cookie.name'],
+    ['events.cacheWrites', { events: { cacheWrites: () => undefined } }, 'events.cacheWrite'],
+    ['transport.prefix', { transport: { header: 'x-a', prefix: 'y' } }, 'transport.header'],
+  ])('%s is refused and its nearest neighbour named', (option, input, neighbour) => {
+    const error = refusal(input);
+    expect(error.option).toBe(option);
+    expect(error.message).toContain(`Did you mean "${neighbour}"?`);
+  });
+
+  it('an option of a later issue is refused, not ignored', () => {
+    for (const option of [
+      'maxSessionsPerUser',
+      'onStoreUnavailable',
+      'coherence',
+      'dataClass',
+      'sweepInterval',
+    ]) {
+      expect(refusal({ [option]: undefined }).option).toBe(option);
+    }
+  });
+});
+
+describe('resolveSessionOptions: what is right', () => {
+  it('no options are the documented defaults, frozen', () => {
+    const resolved = resolveSessionOptions();
+    expect(resolved).toEqual({
+      redis: undefined,
+      subscriber: undefined,
+      store: undefined,
+      keyPrefix: 'sk:',
+      idleTimeout: 1_800_000,
+      absoluteTimeout: 1_209_600_000,
+      touchInterval: 60_000,
+      partitions: 16,
+      instanceId: expect.stringMatching(/^[A-Za-z0-9_-]{12}$/),
+      allowGivenTokens: false,
+      maxDataBytes: 262_144,
+      commandTimeoutMs: 1_000,
+      cache: { maxEntries: 10_000, ttlRatio: 1, maxAgeMs: 60_000, clearCron: undefined },
+      transport: ['cookie', 'bearer'],
+      cookie: { name: '__Host-sid' },
+      events: {},
+    });
+    for (const part of [resolved, resolved.cache, resolved.transport, resolved.cookie, resolved.events])
+      expect(Object.isFrozen(part)).toBe(true);
+  });
+
+  it('an option that is undefined, as an unset environment variable is, has its default', () => {
+    const { instanceId: _, ...defaults } = resolveSessionOptions();
+    const names = /Known here: (.*)\.$/.exec(refusal({ '?': 1 }).message)![1]!.split(', ');
+    const unset = Object.fromEntries(names.map((name) => [name, undefined]));
+    expect(resolve(unset)).toMatchObject(defaults);
+    expect(
+      resolve({
+        cache: { maxEntries: undefined, ttlRatio: undefined, maxAge: undefined, clearCron: undefined },
+        cookie: { name: undefined },
+        events: { message: undefined },
+      }),
+    ).toMatchObject({ ...defaults, events: {} });
+  });
+
+  it.each([
+    ['90s', 90_000],
+    ['1.5h', 5_400_000],
+    ['2 days', 172_800_000],
+    ['1000ms', 1_000],
+    [1_000, 1_000],
+    [0, 0],
+    ['0', 0],
+  ])('idleTimeout %j is %d milliseconds', (idleTimeout, expected) => {
+    expect(resolve({ idleTimeout, touchInterval: 0 }).idleTimeout).toBe(expected);
+  });
+
+  it('touchInterval follows a short idleTimeout as its half', () => {
+    expect(resolve({ idleTimeout: '30s' }).touchInterval).toBe(15_000);
+    expect(resolve({ idleTimeout: 0 }).touchInterval).toBe(60_000);
+    expect(resolve({ idleTimeout: '30s', touchInterval: '15s' }).touchInterval).toBe(15_000);
+  });
+
+  it('immortal sessions need both timeouts 0', () => {
+    expect(resolve({ idleTimeout: 0, absoluteTimeout: 0 })).toMatchObject({
+      idleTimeout: 0,
+      absoluteTimeout: 0,
+    });
+  });
+
+  it('every process has an instanceId of its own', () => {
+    expect(resolve({}).instanceId).not.toBe(resolve({}).instanceId);
+  });
+
+  it('cache: false is no cache, cache.maxEntries: 0 no limit', () => {
+    expect(resolve({ cache: false }).cache).toBe(false);
+    expect(resolve({ cache: { maxEntries: 0 } }).cache).toMatchObject({ maxEntries: 0 });
+  });
+
+  it('a client, options or URLs pass as redis, the same object', () => {
+    const client = new Redis({ lazyConnect: true });
+    expect(resolve({ redis: client, subscriber: client }).redis).toBe(client);
+    const options = { host: 'localhost' };
+    expect(resolve({ redis: options }).redis).toBe(options);
+    expect(resolve({ redis: 'rediss://user:pw@host:6380/2' }).redis).toBe('rediss://user:pw@host:6380/2');
+  });
+
+  it('a client that goes through sentinels is refused like options that do', () => {
+    const client = new Redis({ lazyConnect: true, sentinels: [{ host: 'localhost', port: 1 }], name: 'm' });
+    expect(refusal({ redis: client }).message).toContain('sentinels');
+  });
+
+  it('transport takes one or several, header names in lower case', () => {
+    expect(resolve({ transport: 'bearer' }).transport).toEqual(['bearer']);
+    expect(resolve({ transport: [{ header: 'X-Auth-Token' }, 'cookie'] }).transport).toEqual([
+      { header: 'x-auth-token' },
+      'cookie',
+    ]);
+  });
+
+  it('the input is neither changed nor kept: later changes of it have no effect', () => {
+    const input = { cache: { maxEntries: 5 }, transport: ['cookie'] as 'cookie'[] };
+    const resolved = resolveSessionOptions(input);
+    input.cache.maxEntries = 6;
+    input.transport.pop();
+    expect(resolved.cache).toMatchObject({ maxEntries: 5 });
+    expect(resolved.transport).toEqual(['cookie']);
+  });
+});

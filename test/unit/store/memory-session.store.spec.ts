@@ -1,0 +1,77 @@
+import { Logger } from '@nestjs/common';
+import { describe, expect, it, vi } from 'vitest';
+import { SessionArgumentError } from '../../../lib/errors/caller.errors.js';
+import { MemorySessionStore } from '../../../lib/store/memory-session.store.js';
+import { ManualClock } from '../../support/manual-clock.js';
+import { describeSessionStore, mustCreate } from '../../support/session-store.suite.js';
+import { waitFor } from '../../support/wait-for.js';
+
+describeSessionStore({ describe, it }, 'MemorySessionStore', async () => {
+  const clock = new ManualClock();
+  const store = new MemorySessionStore({ clock });
+  await store.open();
+  return { store, advance: (ms) => clock.advance(ms), close: () => store.close() };
+});
+
+describe('MemorySessionStore', () => {
+  it.each([0, -1, 1.5, Number.NaN, Infinity, '10'])(
+    'the constructor refuses maxSessions %s and names it',
+    (maxSessions) => {
+      expect(() => new MemorySessionStore({ maxSessions: maxSessions as number })).toThrow(
+        expect.objectContaining({ name: 'SessionArgumentError', argument: 'maxSessions' }),
+      );
+      expect(() => new MemorySessionStore({ maxSessions: maxSessions as number })).toThrow(
+        String(maxSessions),
+      );
+      expect(() => new MemorySessionStore({ maxSessions: maxSessions as number })).toThrow(
+        SessionArgumentError,
+      );
+    },
+  );
+
+  it('create() beyond maxSessions ends the least recently used session, in its user’s list too, and warns once', async () => {
+    const warn = vi.spyOn(Logger.prototype, 'warn').mockImplementation(() => undefined);
+    const store = new MemorySessionStore({ maxSessions: 3, clock: new ManualClock() });
+    const [a, b, c] = [
+      await mustCreate(store, { userId: 'ann' }),
+      await mustCreate(store, { userId: 'ann' }),
+      await mustCreate(store, { userId: 'ann' }),
+    ].map(({ record }) => record.id) as [string, string, string];
+    await store.get(a);
+    await mustCreate(store, { userId: 'bob' });
+    expect(await store.get(b)).toBeNull();
+    expect((await store.userSessions('ann')).records.map(({ id }) => id).sort()).toEqual([a, c].sort());
+    await mustCreate(store, { userId: 'bob' });
+    expect(await store.length()).toBe(3);
+    expect(warn).toHaveBeenCalledTimes(1);
+    expect(warn.mock.calls[0]?.[0]).toMatch(/maxSessions of 3/);
+  });
+
+  it('open() removes expired sessions by itself, so that they take no live one’s place; close() stops that', async () => {
+    vi.useFakeTimers();
+    try {
+      const clock = new ManualClock();
+      const store = new MemorySessionStore({ maxSessions: 2, clock });
+      await store.open();
+      const live = await mustCreate(store);
+      await mustCreate(store, { idleTimeout: 100 }); // used more recently than the live one
+      clock.advance(101);
+      await vi.advanceTimersByTimeAsync(2_500);
+      await mustCreate(store);
+      expect(await store.get(live.record.id)).not.toBeNull();
+      await store.close();
+      expect(vi.getTimerCount()).toBe(0);
+    } finally {
+      vi.useRealTimers();
+    }
+  });
+
+  it('works by the clock of this process unless told otherwise', async () => {
+    const store = new MemorySessionStore();
+    const before = Date.now();
+    const { record } = await mustCreate(store, { idleTimeout: 30 });
+    expect(record.createdAt).toBeGreaterThanOrEqual(before);
+    await waitFor(async () => (await store.get(record.id)) === null);
+    expect(Date.now()).toBeGreaterThanOrEqual(record.createdAt + 30);
+  });
+});
