@@ -6,7 +6,7 @@ import {
   type OnApplicationShutdown,
   type OnModuleInit,
 } from '@nestjs/common';
-import { ModuleRef } from '@nestjs/core';
+import { ModuleRef, ModulesContainer } from '@nestjs/core';
 import { CacheScheduler } from './cache/cache.scheduler.js';
 import { CacheService } from './cache/cache.service.js';
 import { SYSTEM_CLOCK } from './core/clock.js';
@@ -116,6 +116,7 @@ export class SessionModule extends ConfigurableModuleClass implements OnModuleIn
     @Inject(CacheScheduler) private readonly scheduler: CacheScheduler,
     @Inject(SessionEngine) private readonly engine: SessionEngine,
     @Inject(SessionEvents) private readonly events: SessionEvents,
+    @Inject(ModulesContainer) private readonly modules: ModulesContainer,
   ) {
     super();
   }
@@ -162,6 +163,13 @@ export class SessionModule extends ConfigurableModuleClass implements OnModuleIn
 
   #warn(): void {
     const { redis, subscriber } = this.options;
+    const imports = [...this.modules.values()].filter(({ metatype }) => metatype === SessionModule);
+    if (imports.length > 1 && (imports[0]?.instance as unknown) === this) {
+      this.#logger.warn(
+        `SessionModule is imported ${imports.length} times with different options: each import has its own store and cache, ` +
+          'and one does not know the sessions of the other. Call forRoot() or forRootAsync() once, in the root module.',
+      );
+    }
     if (this.store instanceof MemorySessionStore && process.env.NODE_ENV === 'production') {
       this.#logger.warn(
         'Sessions are kept in the memory of this process: they are lost on restart and unknown to other processes. ' +

@@ -403,6 +403,13 @@ describe.each(PLATFORMS)('SessionModule over %s', (platform) => {
       expect(app.app.get(RedisSubscriber).state).toBe('off');
     });
 
+    it('imported twice in one app warns once, with the fix; imported once does not', async () => {
+      const twice = await start({}, [SessionModule.forRoot({ idleTimeout: '1h' })]);
+      expect(twice.logs.matching(/^warn.*imported 2 times.*Call forRoot\(\)/)).toHaveLength(1);
+      const once = await start({});
+      expect(once.logs.matching(/imported \d+ times/)).toEqual([]);
+    });
+
     it('two SessionModules of one process, each with its prefix, keep out of each other', async () => {
       const [one, other] = [await start(onRedis()), await start(onRedis())];
       const token = await works(one);

@@ -196,7 +196,11 @@ describe('two processes of sample 01-basic on one Redis', () => {
     try {
       const [json, page] = await Promise.all([cal.get('/me'), cal.get('/', { accept: 'text/html' })]);
       expect([json.status, page.status]).toEqual([503, 503]);
-      expect(await json.json()).toEqual({ message: 'Try again later', error: 'Service Unavailable', statusCode: 503 });
+      expect(await json.json()).toEqual({
+        message: 'Try again later',
+        error: 'Service Unavailable',
+        statusCode: 503,
+      });
       expect(await page.text()).toContain('You are not signed out.');
       expect([...json.headers.getSetCookie(), ...page.headers.getSetCookie()]).toEqual([]);
     } finally {
