@@ -1,0 +1,187 @@
+import { randomBytes } from 'node:crypto';
+import fc from 'fast-check';
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { SessionGoneError } from '../../lib/index.js';
+import { RedisMonitor } from '../support/redis-monitor.js';
+import { RedisServer } from '../support/redis-server.js';
+import { openNode, type SessionNode } from './session-node.js';
+
+const PARTITIONS = 16;
+const ALPHABET = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_';
+
+describe('bad tokens', () => {
+  let server: RedisServer;
+  let monitor: RedisMonitor;
+  let node: SessionNode;
+  let realId: string;
+  let realToken: string;
+
+  beforeAll(async () => {
+    server = await RedisServer.start();
+    node = await openNode({ redis: server.url, partitions: PARTITIONS });
+    const session = await node.sessions.create({ name: 'Ada' }, { userId: 'ada' });
+    ({ id: realId, token: realToken } = session);
+    await node.sessions.get(newToken(0)); // from here on EVALSHA finds the script
+    monitor = await RedisMonitor.open(server.url);
+  });
+  afterAll(async () => {
+    monitor?.close();
+    await node?.close();
+    await server?.stop();
+  });
+  beforeEach(async () => {
+    await monitor.sync();
+    monitor.clear();
+  });
+
+  function newToken(partition: number): string {
+    return Buffer.concat([Buffer.of(partition), randomBytes(32)]).toString('base64url');
+  }
+
+  /** Refused by every method, as unknown and without an exception of any other kind. */
+  async function expectRefused(token: unknown): Promise<void> {
+    const { sessions } = node;
+    expect(await sessions.get(token)).toBeNull();
+    expect(await sessions.touch(token)).toBeNull();
+    expect(await sessions.destroy(token)).toBe(false);
+    for (const writing of [
+      sessions.update(token, { a: 1 }),
+      sessions.update(token, (data) => data),
+      sessions.replace(token, {}),
+      sessions.regenerate(token),
+    ])
+      await expect(writing).rejects.toThrow(SessionGoneError);
+  }
+  async function expectNoCommand(): Promise<void> {
+    await monitor.sync();
+    expect(monitor.lines).toEqual([]);
+  }
+
+  it('named ones give null and reach no Redis command', async () => {
+    const cases: unknown[] = [
+      '',
+      ' ',
+      'x'.repeat(10 * 1024 * 1024),
+      'A'.repeat(43),
+      'A'.repeat(45),
+      `${'A'.repeat(43)}=`,
+      `${'A'.repeat(43)}+`,
+      `${'A'.repeat(43)}/`,
+      `${'A'.repeat(43)}\0`,
+      `\0${'A'.repeat(43)}`,
+      `${'A'.repeat(44)}\0`,
+      `${'A'.repeat(44)}\n`,
+      `${'A'.repeat(43)}é`,
+      `${'A'.repeat(43)}\ud800`,
+      realId,
+      ` ${realToken}`,
+      `${realToken} `,
+      realToken.slice(1),
+      realToken.toLowerCase() + '.',
+      `sk:{0}:s:${realId}`,
+      newToken(PARTITIONS),
+      newToken(255),
+      'my-own-session-token-0123456789',
+      [],
+      [realToken],
+      [realToken, realToken],
+      {},
+      { [realToken]: realToken },
+      { toString: () => realToken },
+      { length: 44 },
+      Object.assign([realToken], { length: 44 }),
+      new String(realToken),
+      Buffer.from(realToken),
+      null,
+      undefined,
+      0,
+      NaN,
+      true,
+      1n,
+      Symbol('token'),
+      () => realToken,
+    ];
+    for (const token of cases) await expectRefused(token);
+    await expectNoCommand();
+    expect((await node.sessions.get(realToken))?.data).toEqual({ name: 'Ada' });
+  });
+
+  it('ids and users of the registry: a malformed id is no session and reaches no Redis command', async () => {
+    for (const id of ['', realToken, `${realId}\0`, realId.slice(1), 'x'.repeat(10_000_000), '________'])
+      expect(await node.registry.kill(id)).toBe(false);
+    await expectNoCommand();
+  });
+
+  it('any other string, bytes or structure gives null and reaches no Redis command (property)', async () => {
+    const wellFormed = (value: unknown): boolean =>
+      typeof value === 'string' &&
+      /^[A-Za-z0-9_-]{44}$/.test(value) &&
+      (Buffer.from(value, 'base64url')[0] ?? 0) < PARTITIONS;
+    const near = fc
+      .array(fc.constantFrom(...ALPHABET.split('')), { minLength: 42, maxLength: 46 })
+      .map((c) => c.join(''));
+    const outOfRange = fc
+      .tuple(fc.integer({ min: PARTITIONS, max: 255 }), fc.uint8Array({ minLength: 32, maxLength: 32 }))
+      .map(([partition, bytes]) => Buffer.from([partition, ...bytes]).toString('base64url'));
+    const damaged = fc
+      .tuple(fc.nat(43), fc.string({ minLength: 1, maxLength: 1, unit: 'binary' }))
+      .filter(([, character]) => !ALPHABET.includes(character))
+      .map(([at, character]) => realToken.slice(0, at) + character + realToken.slice(at + 1));
+    const queryParsed = fc.letrec((tie) => ({
+      value: fc.oneof(
+        { depthSize: 'small' },
+        fc.string(),
+        fc.constant(realToken),
+        fc.array(tie('value'), { maxLength: 3 }),
+        fc.dictionary(fc.string(), tie('value'), { maxKeys: 3 }),
+      ),
+    })).value;
+    await fc.assert(
+      fc.asyncProperty(
+        fc
+          .oneof(
+            fc.string({ unit: 'binary', maxLength: 300 }),
+            near,
+            outOfRange,
+            damaged,
+            queryParsed,
+            fc.anything(),
+          )
+          .filter((token) => !wellFormed(token)),
+        expectRefused,
+      ),
+      { numRuns: 1500 },
+    );
+    await expectNoCommand();
+  });
+
+  it('a well-formed token of nobody gives null after exactly one read command', async () => {
+    for (let partition = 0; partition < PARTITIONS; partition++) {
+      monitor.clear();
+      expect(await node.sessions.get(newToken(partition))).toBeNull();
+      await monitor.sync();
+      const sent = monitor.lines.filter((line) => !/\[\d+ lua\]/.test(line));
+      expect(sent).toHaveLength(1);
+      expect(sent[0]).toMatch(/"evalsha"/i);
+      expect(monitor.lines.filter((line) => /\[\d+ lua\]/.test(line)).join()).toMatch(
+        /^\S+ \S+ lua\] "GET" \S+$/,
+      );
+    }
+  });
+
+  it('a token of another prefix gives null after exactly one read command, and cannot end the session there', async () => {
+    const other = await openNode({ redis: server.url, keyPrefix: 'other:' });
+    try {
+      const { token } = await other.sessions.create({ name: 'Grace' });
+      await monitor.sync();
+      monitor.clear();
+      expect(await node.sessions.get(token)).toBeNull();
+      await monitor.sync();
+      expect(monitor.lines.filter((line) => !/\[\d+ lua\]/.test(line))).toHaveLength(1);
+      expect(await node.sessions.destroy(token)).toBe(false);
+      expect((await other.sessions.get(token))?.data).toEqual({ name: 'Grace' });
+    } finally {
+      await other.close();
+    }
+  });
+});
