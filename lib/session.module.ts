@@ -55,8 +55,9 @@ import { RedisSessionStore } from './store/redis-session.store.js';
     },
     {
       provide: CacheService,
-      useFactory: createCache,
-      inject: [SESSION_OPTIONS, SESSION_STORE, RedisSubscriber, SessionEvents],
+      useFactory: (options: ResolvedSessionOptions, subscriber: RedisSubscriber, events: SessionEvents) =>
+        new CacheService(options.cache, subscriber, events),
+      inject: [SESSION_OPTIONS, RedisSubscriber, SessionEvents],
     },
     {
       provide: CacheScheduler,
@@ -108,6 +109,7 @@ import { RedisSessionStore } from './store/redis-session.store.js';
 export class SessionModule extends ConfigurableModuleClass implements OnModuleInit, OnApplicationShutdown {
   readonly #logger = new Logger(SessionModule.name);
   #closing: Promise<void> | undefined;
+  #stopListening: (() => void) | undefined;
 
   constructor(
     @Inject(SESSION_OPTIONS) private readonly options: ResolvedSessionOptions,
@@ -116,6 +118,7 @@ export class SessionModule extends ConfigurableModuleClass implements OnModuleIn
     @Inject(CacheScheduler) private readonly scheduler: CacheScheduler,
     @Inject(SessionEngine) private readonly engine: SessionEngine,
     @Inject(SessionEvents) private readonly events: SessionEvents,
+    @Inject(CacheService) private readonly cache: CacheService,
     @Inject(ModulesContainer) private readonly modules: ModulesContainer,
   ) {
     super();
@@ -133,6 +136,9 @@ export class SessionModule extends ConfigurableModuleClass implements OnModuleIn
   /** Opens what must be open before the first request; if that fails, nothing is left open. */
   async onModuleInit(): Promise<void> {
     this.#warn();
+    if (this.store instanceof MemorySessionStore) {
+      this.#stopListening = this.store.onChange((id, version) => this.cache.invalidate(id, version));
+    }
     try {
       await this.scheduler.start();
       await this.store.open();
@@ -155,6 +161,7 @@ export class SessionModule extends ConfigurableModuleClass implements OnModuleIn
   }
 
   async #closeAll(): Promise<void> {
+    this.#stopListening?.();
     await this.scheduler.stop();
     await this.subscriber.close();
     await this.store.close();
@@ -208,17 +215,6 @@ function createStore(options: ResolvedSessionOptions, events: SessionEvents): Se
     options,
     events,
   );
-}
-
-function createCache(
-  options: ResolvedSessionOptions,
-  store: SessionStore,
-  subscriber: RedisSubscriber,
-  events: SessionEvents,
-): CacheService {
-  const cache = new CacheService(options.cache, subscriber, events);
-  if (store instanceof MemorySessionStore) store.onEviction = (id) => cache.delete(id);
-  return cache;
 }
 
 function createSubscriber(

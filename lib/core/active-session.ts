@@ -149,39 +149,45 @@ export class ActiveSession<T extends object = SessionData> {
    * requests share. The draft takes over every field that changed; its other unsaved changes stay unsaved.
    */
   async update(change: DataChange<T>, options?: WriteOptions): Promise<void> {
-    const before = this.#record;
-    this.#record = await this.#live(() => this.#engine.update(this.#token, before, change, options));
-    if (this.#draft !== undefined) applyInPlace(this.#draft, this.#difference(before, this.#record));
+    await this.#inTurn(async () => {
+      const before = this.#record;
+      this.#record = await this.#live(() => this.#engine.update(this.#token, before, change, options));
+      if (this.#draft !== undefined) applyInPlace(this.#draft, this.#difference(before, this.#record));
+    });
   }
 
   /** Removes all data at once, unsaved changes included; the session itself lives on. */
   async clear(options?: WriteOptions): Promise<void> {
-    const empty = this.#engine.encode({});
-    this.#record = await this.#live(() =>
-      this.#engine.write(this.#token, this.#record, () => empty, { ...options, repeatable: true }),
-    );
-    this.#draft = undefined;
+    await this.#inTurn(async () => {
+      const empty = this.#engine.encode({});
+      this.#record = await this.#live(() =>
+        this.#engine.write(this.#token, this.#record, () => empty, { ...options, repeatable: true }),
+      );
+      this.#draft = undefined;
+    });
   }
 
   /** Writes the changed fields of the draft; nothing when there are none. */
   async save(options?: WriteOptions): Promise<void> {
     if (this.#ended) throw new SessionGoneError(this.id);
-    const draft = this.#draft;
-    const before = this.#record;
-    if (draft === undefined) return;
-    const encoded = this.#engine.encode(draft);
-    if (encoded === before.data) return;
-    const changes = () => this.#difference(before, { ...before, data: encoded });
-    this.#record = await this.#live(() =>
-      this.#engine.write(
-        this.#token,
-        before,
-        // Nearly always nobody else wrote since this session was read, and the draft is what is to be written.
-        (base) => (base.version === before.version ? encoded : this.#overlay(base, changes())),
-        { ...options, repeatable: true },
-      ),
-    );
-    if (this.#record.data !== encoded) this.#takeOver(draft, before, changes());
+    await this.#inTurn(async () => {
+      const draft = this.#draft;
+      const before = this.#record;
+      if (draft === undefined) return;
+      const encoded = this.#engine.encode(draft);
+      if (encoded === before.data) return;
+      const changes = () => this.#difference(before, { ...before, data: encoded });
+      this.#record = await this.#live(() =>
+        this.#engine.write(
+          this.#token,
+          before,
+          // Nearly always nobody else wrote since this session was read, and the draft is what is to be written.
+          (base) => (base.version === before.version ? encoded : this.#overlay(base, changes())),
+          { ...options, repeatable: true },
+        ),
+      );
+      if (this.#record.data !== encoded) this.#takeOver(draft, before, changes());
+    });
   }
 
   /** Reads the session from the store again; unsaved changes of the draft are lost. */
@@ -221,30 +227,32 @@ export class ActiveSession<T extends object = SessionData> {
   async regenerate(options: RegenerateOptions = {}): Promise<this> {
     const settings = checkRegenerateOptions(options);
     if (this.#ended) throw new SessionGoneError(this.id);
-    const before = this.#record;
-    const patch =
-      this.#draft === undefined
-        ? null
-        : this.#difference(before, { ...before, data: this.#engine.encode(this.#draft) });
-    const moved = await this.#live(() =>
-      this.#engine.move(
-        this.#token,
-        this.#record,
-        (data) => (patch === null ? data : applyPatch(data, patch)),
-        settings,
-      ),
-    );
-    this.#token = moved.token;
-    this.#record = moved.record;
-    this.#draft = undefined;
-    this.#source = 'new';
-    return this;
+    return this.#inTurn(async () => {
+      const before = this.#record;
+      const patch =
+        this.#draft === undefined
+          ? null
+          : this.#difference(before, { ...before, data: this.#engine.encode(this.#draft) });
+      const moved = await this.#live(() =>
+        this.#engine.move(
+          this.#token,
+          before,
+          (data) => (patch === null ? data : applyPatch(data, patch)),
+          settings,
+        ),
+      );
+      this.#token = moved.token;
+      this.#record = moved.record;
+      this.#draft = undefined;
+      this.#source = 'new';
+      return this;
+    });
   }
 
   /** Ends the session everywhere. Repeating it is safe. */
   async destroy(): Promise<void> {
-    this.#ended = true;
     await this.#engine.destroy(this.#token, 'destroyed', this.#record);
+    this.#ended = true;
   }
 
   /** What logs and `JSON.stringify` get: neither token nor data. */
@@ -258,16 +266,23 @@ export class ActiveSession<T extends object = SessionData> {
   }
 
   async #patch(patch: FieldPatch, options?: WriteOptions): Promise<void> {
-    const before = this.#record;
-    this.#record = await this.#live(() =>
-      this.#engine.write(this.#token, before, (base) => this.#overlay(base, patch), {
-        ...options,
-        repeatable: true,
-      }),
-    );
-    if (this.#draft === undefined) return;
-    applyInPlace(this.#draft, patch);
-    this.#takeOver(this.#draft, before, patch);
+    await this.#inTurn(async () => {
+      const before = this.#record;
+      this.#record = await this.#live(() =>
+        this.#engine.write(this.#token, before, (base) => this.#overlay(base, patch), {
+          ...options,
+          repeatable: true,
+        }),
+      );
+      if (this.#draft === undefined) return;
+      applyInPlace(this.#draft, patch);
+      this.#takeOver(this.#draft, before, patch);
+    });
+  }
+
+  /** Writes of this object one after another: each starts from what the one before it left. */
+  #inTurn<R>(write: () => Promise<R>): Promise<R> {
+    return this.#engine.inTurn(this, write);
   }
 
   /** The record's data with a patch laid over, encoded. */

@@ -1,20 +1,50 @@
-/** Runs tasks of one key one after another, in order of arrival; tasks of different keys do not wait for each other. */
+/**
+ * Runs tasks of one key one after another, in order of arrival; tasks of different keys do not wait for each other.
+ * A task whose turn does not come in time is refused and never run: whoever waits gets an answer, also when a task
+ * ahead hangs, or waits for this very one.
+ */
 export class KeyedQueue {
-  readonly #tails = new Map<string, Promise<unknown>>();
+  readonly #tails = new Map<unknown, Promise<unknown>>();
 
-  run<T>(key: string, task: () => Promise<T>): Promise<T> {
+  /**
+   * @param waitMs longest time a task waits for its turn
+   * @param tooLate makes the error for a task that waited longer
+   */
+  constructor(
+    private readonly waitMs: number,
+    private readonly tooLate: () => Error,
+  ) {}
+
+  /** @param key a string, or an object (its identity counts) */
+  run<T>(key: unknown, task: () => Promise<T>): Promise<T> {
     const before = this.#tails.get(key);
-    const result = before === undefined ? task() : before.then(task, task);
-    this.#tails.set(key, result);
-    const settle = () => {
-      if (this.#tails.get(key) === result) this.#tails.delete(key);
-    };
-    result.then(settle, settle);
-    return result;
+    if (before === undefined) return this.#queue(key, task());
+    return new Promise<T>((resolve, reject) => {
+      let late = false;
+      const timer = setTimeout(() => {
+        late = true;
+        reject(this.tooLate());
+      }, this.waitMs);
+      const start = async (): Promise<void> => {
+        clearTimeout(timer);
+        if (!late) await task().then(resolve, reject);
+      };
+      void this.#queue(key, before.then(start, start));
+    });
   }
 
   /** Resolves when everything queued so far has ended, well or badly. */
   async idle(): Promise<void> {
     await Promise.allSettled(this.#tails.values());
+  }
+
+  /** The place in the queue is kept until the task has ended, even if its caller has been refused. */
+  #queue<T>(key: unknown, running: Promise<T>): Promise<T> {
+    this.#tails.set(key, running);
+    const settle = () => {
+      if (this.#tails.get(key) === running) this.#tails.delete(key);
+    };
+    running.then(settle, settle);
+    return running;
   }
 }

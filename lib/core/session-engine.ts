@@ -62,7 +62,7 @@ export interface MoveSettings {
 
 type OptionsUsed = Pick<
   ResolvedSessionOptions,
-  'partitions' | 'allowGivenTokens' | 'touchInterval' | 'maxDataBytes' | 'absoluteTimeout'
+  'partitions' | 'allowGivenTokens' | 'touchInterval' | 'maxDataBytes' | 'commandTimeoutMs'
 >;
 
 /**
@@ -70,7 +70,7 @@ type OptionsUsed = Pick<
  * process and compare-and-set between processes. `SessionService`, `SessionRegistry` and `ActiveSession` are faces of it.
  */
 export class SessionEngine {
-  readonly #queue = new KeyedQueue();
+  readonly #queue: KeyedQueue;
   readonly #touches = new Map<string, Promise<SessionRecord | null>>();
   readonly #storeClock: StoreClock;
 
@@ -83,6 +83,17 @@ export class SessionEngine {
     private readonly clock: Clock,
   ) {
     this.#storeClock = new StoreClock(clock);
+    const waitMs = options.commandTimeoutMs;
+    this.#queue = new KeyedQueue(
+      waitMs,
+      () =>
+        new SessionStoreUnavailableError(
+          'write a session',
+          `earlier writes of it in this process did not end within ${waitMs} ms (a write inside an update function of ` +
+            'the same session waits for itself: change the data the function is given instead)',
+          false,
+        ),
+    );
   }
 
   /** The store's clock, estimated; epoch milliseconds. */
@@ -331,9 +342,20 @@ export class SessionEngine {
     return ended.length;
   }
 
-  /** Resolves when every write that has begun has ended. */
+  /** Runs writes of one `ActiveSession` in turn, so that each starts from what the one before it wrote. */
+  inTurn<R>(session: object, task: () => Promise<R>): Promise<R> {
+    return this.#queue.run(session, task);
+  }
+
+  /** Resolves when every write that has begun has ended, or after `commandTimeout`: a hanging one must not hold up a shutdown. */
   async idle(): Promise<void> {
-    await Promise.allSettled([this.#queue.idle(), ...this.#touches.values()]);
+    const ended = Promise.allSettled([this.#queue.idle(), ...this.#touches.values()]);
+    const abort = new AbortController();
+    await Promise.race([
+      ended,
+      delay(this.options.commandTimeoutMs, undefined, { signal: abort.signal }).catch(() => undefined),
+    ]);
+    abort.abort();
   }
 
   async #touch(token: string, record: SessionRecord): Promise<SessionRecord | null> {

@@ -1,6 +1,7 @@
 import { SessionArgumentError } from '../errors/caller.errors.js';
 import type { ResolvedSessionOptions } from '../options/session-options.interface.js';
 import type { SessionEngine } from './session-engine.js';
+import { checkNames } from './regenerate-options.js';
 import { deadlineOf, type SessionInfo, type SessionRecord } from './session-record.interface.js';
 import { partitionOfId } from './session-token.js';
 import { checkUserId } from './user-id.js';
@@ -51,7 +52,9 @@ export class SessionRegistry {
    *
    * @throws {SessionArgumentError} if `userId` is not a string of 1 to 255 characters
    */
-  async killUser(userId: string, { except = [] }: KillUserOptions = {}): Promise<number> {
+  async killUser(userId: string, options: KillUserOptions = {}): Promise<number> {
+    checkNames(options, ['except']);
+    const { except = [] } = options;
     checkUserId(userId);
     const store = this.#store();
     const spared = new Set(typeof except === 'string' ? [except] : except);
@@ -59,9 +62,10 @@ export class SessionRegistry {
     let { records } = first;
     let count = 0;
     for (let pass = 0; pass < MAX_PASSES; pass++) {
-      // A regenerated session keeps its time of creation, so that it cannot slip through under its new id.
+      // First all that are listed; then what was regenerated meanwhile: it keeps its time of creation, so that it
+      // cannot slip through under its new id, while a login that began after this call is left alone.
       const ids = records
-        .filter(({ id, createdAt }) => createdAt <= first.now && !spared.has(id))
+        .filter(({ id, createdAt }) => (pass === 0 || createdAt <= first.now) && !spared.has(id))
         .map(({ id }) => id);
       if (ids.length === 0) break;
       count += await this.engine.destroyMany(ids, userId, 'killed');

@@ -186,7 +186,21 @@ function isClient(value: object): value is { duplicate: () => unknown; options: 
   return 'duplicate' in value && typeof value.duplicate === 'function';
 }
 
-const STORE_METHODS = ['create', 'get', 'set', 'touch', 'destroy', 'move', 'all', 'length', 'clear'] as const;
+const STORE_METHODS = [
+  'open',
+  'close',
+  'create',
+  'get',
+  'set',
+  'touch',
+  'destroy',
+  'move',
+  'all',
+  'length',
+  'clear',
+  'userSessions',
+  'destroyMany',
+] as const;
 
 function checkStore(store: SessionModuleOptions['store']): SessionModuleOptions['store'] {
   if (store === undefined) return undefined;
@@ -199,6 +213,15 @@ function checkStore(store: SessionModuleOptions['store']): SessionModuleOptions[
       'store',
       `must be a SessionStore; got ${shown(store)} without ${missing.join(', ')}. Extend the class SessionStore.`,
     );
+  }
+  const { capabilities } = store;
+  for (const name of ['versions', 'index', 'exclusive'] as const) {
+    if (typeof capabilities?.[name] !== 'boolean') {
+      throw new SessionOptionsError(
+        'store',
+        `must say what it can do; got ${shown(capabilities?.[name])} for capabilities.${name}. Write true or false.`,
+      );
+    }
   }
   return store;
 }
@@ -226,7 +249,7 @@ function resolveCache(input: SessionModuleOptions['cache']): ResolvedCacheOption
   return Object.freeze({
     maxEntries: checkInteger('cache.maxEntries', cache.maxEntries, DEFAULTS.cache.maxEntries, {
       min: 0,
-      max: Number.MAX_SAFE_INTEGER,
+      max: LIMITS.entries,
     }),
     ttlRatio,
     maxAgeMs: checkDuration('cache.maxAge', cache.maxAge, DEFAULTS.cache.maxAge, {

@@ -23,6 +23,8 @@ export const LIMITS = {
   absoluteTimeout: 36_500 * 86_400_000,
   commandTimeout: 60_000,
   maxAge: 86_400_000,
+  /** Places of an LRU are set aside at once: 16 million take some 600 MB. */
+  entries: 2 ** 24,
   maxDataBytes: 64 * 1024 * 1024,
   keyPrefixLength: 64,
   /** A partition number is one byte of the token. */

@@ -13,6 +13,7 @@ import {
   type WriteResult,
 } from '../core/session-store.js';
 import { SessionArgumentError } from '../errors/caller.errors.js';
+import { LIMITS } from '../options/session-options.defaults.js';
 
 /** Every how many milliseconds expired sessions are looked for, and how many are looked at each time. */
 const PRUNE_INTERVAL_MS = 1_000;
@@ -35,8 +36,7 @@ export interface MemorySessionStoreOptions {
  */
 export class MemorySessionStore extends SessionStore {
   readonly capabilities = { versions: true, index: true, exclusive: true } as const;
-  /** @internal Told the id of every session that had to make room, so that copies of it go too. */
-  onEviction: ((id: string) => void) | undefined;
+  readonly #listeners = new Set<(id: string, version: number) => void>();
   readonly #logger = new Logger('SessionModule');
   readonly #records: LRUCache<string, SessionRecord>;
   readonly #idsOfUser = new Map<string, Set<string>>();
@@ -49,19 +49,33 @@ export class MemorySessionStore extends SessionStore {
   constructor(options: MemorySessionStoreOptions = {}) {
     super();
     const max = options.maxSessions ?? 100_000;
-    if (!Number.isInteger(max) || max < 1) {
-      throw new SessionArgumentError('maxSessions', `must be a whole number above 0; got ${String(max)}.`);
+    if (!Number.isInteger(max) || max < 1 || max > LIMITS.entries) {
+      throw new SessionArgumentError(
+        'maxSessions',
+        `must be a whole number from 1 to ${LIMITS.entries}; got ${String(max)}.`,
+      );
     }
     this.#clock = options.clock ?? SYSTEM_CLOCK;
     this.#records = new LRUCache({
       max,
       dispose: (record, id, reason) => {
-        if (reason !== 'set') this.#delist(record);
-        if (reason !== 'evict') return;
-        this.onEviction?.(id);
-        this.#warnOfEviction(max);
+        if (reason === 'set') return;
+        this.#delist(record);
+        this.#announce(id, Infinity);
+        if (reason === 'evict') this.#warnOfEviction(max);
       },
     });
+  }
+
+  /**
+   * Tells every change, as `RedisSessionStore` does by pub/sub: `version` is the new one, or Infinity when the session
+   * ended. Returns the function that ends it.
+   *
+   * @internal for the near cache
+   */
+  onChange(listener: (id: string, version: number) => void): () => void {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
   }
 
   override async open(): Promise<void> {
@@ -92,6 +106,7 @@ export class MemorySessionStore extends SessionStore {
     const lastAccess = change.keepExpiry ? current.lastAccess : now;
     const record = { ...current, version: this.#nextVersion(), lastAccess, data: change.data };
     this.#records.set(record.id, record);
+    this.#announce(record.id, record.version);
     return { status: 'written', record, now };
   }
 
@@ -192,6 +207,10 @@ export class MemorySessionStore extends SessionStore {
     const ids = this.#idsOfUser.get(userId);
     ids?.delete(id);
     if (ids?.size === 0) this.#idsOfUser.delete(userId);
+  }
+
+  #announce(id: string, version: number): void {
+    for (const listener of this.#listeners) listener(id, version);
   }
 
   /** Never the same twice, so that a re-created id is not taken for its former self. */

@@ -39,10 +39,22 @@ export async function openOwnClient(
   name: string,
   socketTimeoutMs: number,
 ): Promise<Redis> {
-  const ours: RedisOptions = { ...OURS, connectionName: name, socketTimeout: socketTimeoutMs };
+  const ours: RedisOptions = {
+    ...OURS,
+    connectionName: name,
+    socketTimeout: socketTimeoutMs,
+    connectTimeout: socketTimeoutMs,
+  };
   if (typeof source === 'object' && 'duplicate' in source) return (source as Redis).duplicate(ours);
-  const ioredis = await import('ioredis');
-  const client =
-    typeof source === 'string' ? new ioredis.Redis(source, ours) : new ioredis.Redis({ ...source, ...ours });
-  return client;
+  const { Redis } = await import('ioredis');
+  return typeof source === 'string'
+    ? new Redis(withoutQuery(source, ours), ours)
+    : new Redis({ ...source, ...ours });
+}
+
+/** ioredis lets the query of a URL win over options; ours must hold, so their names are taken out of it. */
+function withoutQuery(url: string, ours: object): string {
+  const parsed = new URL(url);
+  for (const name of Object.keys(ours)) parsed.searchParams.delete(name);
+  return parsed.href;
 }

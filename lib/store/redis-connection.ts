@@ -3,7 +3,14 @@ import type { Redis } from 'ioredis';
 import type { StoreConnection } from '../core/store-connection.interface.js';
 import { SessionOptionsError } from '../errors/caller.errors.js';
 import { SessionStoreUnavailableError } from '../errors/state.errors.js';
-import { isNoScript, isNotMaster, isReply, wasNotSent, withoutArguments } from './redis-error.js';
+import {
+  isMidScript,
+  isNoScript,
+  isNotMaster,
+  isReply,
+  wasNotSent,
+  withoutArguments,
+} from './redis-error.js';
 import type { Script } from './scripts/script.js';
 
 type Argument = string | number;
@@ -204,9 +211,12 @@ export class RedisConnection implements StoreConnection {
             if (settled) return;
             cause = withoutArguments(error);
             if (isReply(error)) {
-              if (isNotMaster(error)) client.disconnect(true);
-              // An error reply means that this try changed nothing; an earlier one still may have.
-              sent = uncertain;
+              if (isNotMaster(error)) {
+                this.#onLost(); // at once, and not when the socket has closed
+                client.disconnect(true);
+              }
+              // An error reply means that this try changed nothing, but in the middle of a script; an earlier one may have.
+              sent = uncertain || isMidScript(error);
               if (isNoScript(error)) {
                 forgotten = true;
                 return go();

@@ -29,3 +29,15 @@ export function wasNotSent(error: unknown): boolean {
 export function isNoScript(error: unknown): boolean {
   return isReply(error) && error.message.startsWith('NOSCRIPT');
 }
+
+/**
+ * The script had begun when it failed, so that some of its commands may have been run: Redis does not roll back. Not
+ * so where the first write is what was refused: a full or read-only server, or no right to publish.
+ */
+export function isMidScript(error: unknown): boolean {
+  return (
+    isReply(error) &&
+    /@user_script|script: /.test(error.message) &&
+    !/^(OOM|READONLY|MISCONF)|channel/.test(error.message)
+  );
+}

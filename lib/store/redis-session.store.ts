@@ -221,17 +221,24 @@ export class RedisSessionStore extends SessionStore {
   async userSessions(userId: string): Promise<{ records: SessionRecord[]; now: number }> {
     const partition = partitionOfUser(userId, this.#keys.partitions);
     const key = this.#keys.user(partition, encodeUserId(userId));
-    const list = () =>
-      this.connection.read("list a user's sessions", (client) => client.zrevrange(key, 0, -1));
-    let ids = await list();
+    const found = new Map<string, SessionRecord>();
+    const read = new Set<string>();
+    let now = 0;
     for (let tries = 1; ; tries++) {
-      const listed = await this.#readMany(partition, ids);
-      if (listed.records.length === ids.length || tries === MAX_LISTINGS) return listed;
-      // A session regenerated between both reads has its record under a new id, which nobody has looked at yet: without
-      // another look, killUser() would take an empty answer for a finished job.
-      const before = new Set(ids);
-      ids = await list();
-      if (ids.every((id) => before.has(id))) return listed;
+      const ids = await this.connection.read("list a user's sessions", (client) =>
+        client.zrevrange(key, 0, -1),
+      );
+      const unread = ids.filter((id) => !read.has(id));
+      if (unread.length > 0 || tries === 1) {
+        const listed = await this.#readMany(partition, unread);
+        for (const id of unread) read.add(id);
+        for (const record of listed.records) found.set(record.id, record);
+        now = listed.now;
+        // A session regenerated between both reads has its record under a new id, which nobody has looked at yet:
+        // without another look, killUser() would take an empty answer for a finished job.
+        if (listed.records.length < unread.length && tries < MAX_LISTINGS) continue;
+      }
+      return { records: ids.flatMap((id) => found.get(id) ?? []), now };
     }
   }
 
@@ -288,10 +295,16 @@ export class RedisSessionStore extends SessionStore {
       throw new SessionStoreUnavailableError('regenerate a session', 'the new id was taken', false);
     } catch (error) {
       if (error instanceof SessionStoreUnavailableError && error.outcomeUnknown) throw error;
-      await this.connection
+      const restored = await this.connection
         .run('restore a session', true, RESTORE_MOVED, old.keys, [nonce, base.id, old.user])
-        .catch(() => undefined); // the login is lost, and the error below says so
-      throw error;
+        .catch(() => null);
+      if (restored?.value === 1) throw error;
+      throw new SessionStoreUnavailableError(
+        'regenerate a session',
+        'the new one could not be made, nor the old one be kept',
+        true,
+        { cause: error },
+      );
     }
   }
 
@@ -405,8 +418,18 @@ export class RedisSessionStore extends SessionStore {
     return partition;
   }
 
-  /** Runs on every new link: the layout marker, and once the eviction policy. */
+  /** Runs on every new link: version and role of the server, the layout marker, and once the eviction policy. */
   async #checkServer(client: Redis): Promise<void> {
+    const info = await client.info().catch(() => ''); // where an ACL forbids it, these checks are left out
+    const version = /^redis_version:(\d+)\.(\S+)/m.exec(info);
+    if (version !== null && Number(version[1]) < 7) {
+      throw new SessionOptionsError(
+        'redis',
+        `leads to Redis ${version[1]}.${version[2]}; 7.0 or newer is needed (or Valkey). Upgrade the server.`,
+      );
+    }
+    // Not left to a refused write: until then, reads would be served from what may be an old copy.
+    if (/^role:slave/m.test(info)) throw new Error('it is a replica, and only a master may be read from');
     const wanted = `${LAYOUT} ${this.#keys.partitions}`;
     let found = await client.get(this.#keys.layout);
     if (found === null) {
@@ -427,9 +450,6 @@ export class RedisSessionStore extends SessionStore {
             `"${this.options.keyPrefix}" is in use by another layout of sessions. Choose another keyPrefix.`,
           );
     }
-    const info = await client.info('replication', 'memory').catch(() => '');
-    // Not left to a refused write: until then, reads would be served from what may be an old copy.
-    if (/^role:slave/m.test(info)) throw new Error('it is a replica, and only a master may be read from');
     const policy = /^maxmemory_policy:(\S+)/m.exec(info)?.[1];
     if (policy !== undefined && policy !== 'noeviction' && !this.#warnedOfEviction) {
       this.#warnedOfEviction = true;

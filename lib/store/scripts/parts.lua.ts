@@ -56,15 +56,29 @@ local function put(key, ver, non, access, idle, absolute, rest, ends)
 end
 `;
 
-/** An index key lives at least as long as its members, and a quarter longer so that few changes must prolong it. */
+/**
+ * An index key lives at least as long as its members, and a quarter longer so that few changes must prolong it. One
+ * without expiry gets one unless an immortal member keeps it: in the deadlines index that shows in the scores
+ * (byDeadline), in a user's only in being alone.
+ */
 export const PROLONG = `
-local function prolong(key, ends, now)
+local function prolong(key, ends, now, byDeadline)
   local expires = redis.call('PEXPIRETIME', key)
   if ends == 0 then
     if expires >= 0 then redis.call('PERSIST', key) end
-  elseif (expires >= 0 and expires < ends + ${GRACE_MS}) or (expires == -1 and redis.call('ZCARD', key) == 1) then
-    redis.call('PEXPIREAT', key, string.format('%.0f', ends + ${GRACE_MS} + (ends - now) / 4))
+    return
   end
+  local wanted = ends + ${GRACE_MS}
+  if expires == -1 then
+    if byDeadline then
+      if redis.call('ZCOUNT', key, '+inf', '+inf') > 0 then return end
+    elseif redis.call('ZCARD', key) ~= 1 then
+      return
+    end
+  elseif expires >= wanted then
+    return
+  end
+  if expires ~= -2 then redis.call('PEXPIREAT', key, string.format('%.0f', wanted + (ends - now) / 4)) end
 end
 `;
 
@@ -72,10 +86,10 @@ end
 export const ENLIST = `
 local function enlist(deadlines, userKey, id, usr, access, ends, now)
   redis.call('ZADD', deadlines, ends == 0 and '+inf' or string.format('%.0f', ends), id .. ' ' .. usr)
-  prolong(deadlines, ends, now)
+  prolong(deadlines, ends, now, true)
   if userKey then
     redis.call('ZADD', userKey, string.format('%.0f', access), id)
-    prolong(userKey, ends, now)
+    prolong(userKey, ends, now, false)
   end
 end
 `;
