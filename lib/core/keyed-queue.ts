@@ -18,7 +18,7 @@ export class KeyedQueue {
   /** @param key a string, or an object (its identity counts) */
   run<T>(key: unknown, task: () => Promise<T>): Promise<T> {
     const before = this.#tails.get(key);
-    if (before === undefined) return this.#queue(key, task());
+    if (before === undefined) return this.#first(key, task);
     return new Promise<T>((resolve, reject) => {
       let late = false;
       const timer = setTimeout(() => {
@@ -38,13 +38,23 @@ export class KeyedQueue {
     await Promise.allSettled(this.#tails.values());
   }
 
-  /** The place in the queue is kept until the task has ended, even if its caller has been refused. */
-  #queue<T>(key: unknown, running: Promise<T>): Promise<T> {
-    this.#tails.set(key, running);
-    const settle = () => {
-      if (this.#tails.get(key) === running) this.#tails.delete(key);
-    };
-    running.then(settle, settle);
+  /** Starts at once, but takes its place first: what the task itself asks for must queue behind it. */
+  #first<T>(key: unknown, task: () => Promise<T>): Promise<T> {
+    let end = () => {};
+    const place = new Promise<void>((resolve) => (end = resolve));
+    void this.#queue(key, place);
+    const running = task();
+    running.then(end, end);
     return running;
+  }
+
+  /** The place in the queue is kept until the task has ended, even if its caller has been refused. */
+  #queue<T>(key: unknown, place: Promise<T>): Promise<T> {
+    this.#tails.set(key, place);
+    const settle = () => {
+      if (this.#tails.get(key) === place) this.#tails.delete(key);
+    };
+    place.then(settle, settle);
+    return place;
   }
 }

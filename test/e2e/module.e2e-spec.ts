@@ -293,6 +293,17 @@ describe.each(PLATFORMS)('SessionModule over %s', (platform) => {
       expect((await app.send('/me', { bearer: first.token })).status).toBe(401);
     });
 
+    it('a MemorySessionStore tells the near caches of every app that shares it what was changed or ended in it', async () => {
+      const store = new MemorySessionStore();
+      const [one, other] = [await start({ store }), await start({ store })];
+      const { token } = await one.sessions.create({ name: 'Ada' });
+      expect((await other.send('/me', { bearer: token })).body).toMatchObject({ name: 'Ada' });
+      await one.sessions.update(token, { name: 'Grace' });
+      expect((await other.send('/me', { bearer: token })).body).toMatchObject({ name: 'Grace' });
+      await store.clear();
+      for (const app of [one, other]) expect((await app.send('/me', { bearer: token })).status).toBe(401);
+    });
+
     it('a foreign store announces nothing, so the near cache is off and every read is from the store', async () => {
       const store = new WrappedStore();
       const app = await start({ store });

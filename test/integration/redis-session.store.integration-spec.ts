@@ -574,3 +574,68 @@ describe('RedisSessionStore: scripts and rights', () => {
     await expectIndexesToAgree(prefix, new Map([[record.id, 'ann']]), 'after the id was created again');
   });
 });
+
+describe('a move to another partition whose second step fails', () => {
+  const cannotCreate = new SessionStoreUnavailableError('create a session', 'test', false);
+
+  it('puts the old session back, under its old id and in its indexes', async () => {
+    const { store, prefix } = await openRedisStore();
+    const { record } = await mustCreate(store, { userId: 'ann', data: '{"a":1}' });
+    vi.spyOn(store, 'create').mockRejectedValueOnce(cannotCreate);
+    await expect(store.move(record, newSession({ userId: 'bob' }))).rejects.toBe(cannotCreate);
+    expect((await mustGet(store, record.id)).data).toBe('{"a":1}');
+    await expectIndexesToAgree(prefix, new Map([[record.id, 'ann']]), 'after the restore');
+  });
+
+  it('says that the outcome is unknown when the old one was ended meanwhile, and does not bring it back', async () => {
+    const { store, prefix } = await openRedisStore();
+    const { record } = await mustCreate(store, { userId: 'ann' });
+    vi.spyOn(store, 'create').mockImplementationOnce(async () => {
+      expect(await store.get(record.id)).toBeNull(); // marked: neither id is usable now
+      await store.destroy(record.id, { userId: 'ann' });
+      throw cannotCreate;
+    });
+    await expect(store.move(record, newSession({ userId: 'bob' }))).rejects.toMatchObject({
+      outcomeUnknown: true,
+      cause: cannotCreate,
+    });
+    expect(await store.get(record.id)).toBeNull();
+    await expectIndexesToAgree(prefix, new Map(), 'after the failed move');
+  });
+});
+
+describe('errors in the middle of a script, and settings in the URL', () => {
+  it('a write that stopped half way does not say that nothing was changed', async () => {
+    const { store, prefix } = await openRedisStore();
+    const { record } = await mustCreate(store, { userId: 'ann' });
+    await admin.del(userKey(prefix, 'ann'));
+    await admin.set(userKey(prefix, 'ann'), 'of another type', 'EX', 60);
+    await expect(store.set(edit(record, '{"a":2}'))).rejects.toMatchObject({ outcomeUnknown: true });
+  });
+
+  it('the query of a URL cannot change what our connections rely on', async () => {
+    const client = await openOwnClient(
+      `${testRedisUrl()}?keyPrefix=app:&enableOfflineQueue=true&maxRetriesPerRequest=20&family=4`,
+      'url-spec',
+      COMMAND_TIMEOUT_MS,
+    );
+    const { keyPrefix, enableOfflineQueue, maxRetriesPerRequest, family } = client.options;
+    expect({ keyPrefix, enableOfflineQueue, maxRetriesPerRequest, family: Number(family) }).toEqual({
+      keyPrefix: '',
+      enableOfflineQueue: false,
+      maxRetriesPerRequest: 0,
+      family: 4,
+    });
+  });
+
+  it('the deadlines index gets its expiry back once its last immortal session has ended', async () => {
+    const { store, prefix } = await openRedisStore({ partitions: 1 });
+    const id = () => newId(null, 0);
+    const immortal = await mustCreate(store, { id: id(), idleTimeout: 0, absoluteTimeout: 0 });
+    await mustCreate(store, { id: id() });
+    expect(await keysWithoutExpiry(prefix)).toContain(`${prefix}{0}:exp`);
+    await store.destroy(immortal.record.id);
+    await mustCreate(store, { id: id() });
+    expect(await keysWithoutExpiry(prefix)).toEqual([]);
+  });
+});

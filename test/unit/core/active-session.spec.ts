@@ -519,12 +519,12 @@ describe('ActiveSession.regenerate', () => {
     expect(session.metadata).toEqual({ label: 'b' });
   });
 
-  it('a write of this object that meets the old id in between does not end the new session', async () => {
+  it('a write of this object begun meanwhile waits its turn, and goes to the new session', async () => {
     const { sessions } = openCore();
     const session = await sessions.create({});
-    const [regenerated, written] = await Promise.allSettled([session.regenerate(), session.set('a', 1)]);
-    expect([regenerated.status, written.status]).toEqual(['fulfilled', 'rejected']);
+    await Promise.all([session.regenerate(), session.set('a', 1)]);
     expect(session.valid).toBe(true);
+    expect((await mustLoad(sessions, session.token)).data).toEqual({ a: 1 });
     await session.set('a', 2);
     expect((await mustLoad(sessions, session.token)).data).toEqual({ a: 2 });
   });
@@ -536,6 +536,47 @@ describe('ActiveSession.regenerate', () => {
     expect([session.token, session.userId, session.valid]).toEqual([oldToken, null, true]);
     await session.save();
     expect((await mustLoad(sessions, oldToken)).data).toEqual({ cart: 1, unsaved: 2 });
+  });
+});
+
+describe('ActiveSession: several writes of one object at once', () => {
+  it('a field changed back while its save is under way is saved as it is then', async () => {
+    const { sessions } = openCore();
+    const session = await sessions.create({ x: 1 });
+    session.data.x = 2;
+    const first = session.save();
+    session.data.x = 1;
+    session.data.y = 5;
+    await session.save();
+    await first;
+    expect((await mustLoad(sessions, session.token)).data).toEqual({ x: 1, y: 5 });
+    expect(session.data).toEqual({ x: 1, y: 5 });
+  });
+
+  it('a write inside an update function of the same session is refused within commandTimeout, and blocks nobody', async () => {
+    const { sessions } = openCore({ commandTimeout: '60ms' });
+    const session = await sessions.create({});
+    const nested = session.update(async () => {
+      await session.set('inner', true);
+    });
+    await expect(nested).rejects.toMatchObject({
+      code: 'SESSION_STORE_UNAVAILABLE',
+      outcomeUnknown: false,
+      message: expect.stringContaining('waits for itself') as string,
+    });
+    await session.set('after', true);
+    expect((await mustLoad(sessions, session.token)).data).toEqual({ after: true });
+  });
+
+  it('destroy() that fails leaves the object as it was: a store that is down ends nothing', async () => {
+    const { sessions, store } = openCore();
+    const session = await sessions.create({ a: 1 });
+    vi.spyOn(store, 'destroy').mockRejectedValueOnce(new Error('down'));
+    await expect(session.destroy()).rejects.toThrow('down');
+    expect(session.valid).toBe(true);
+    await session.set('a', 2);
+    await session.destroy();
+    expect(session.valid).toBe(false);
   });
 });
 

@@ -14,7 +14,7 @@ function gate(): Gate {
 
 describe('KeyedQueue', () => {
   it('run() of one key: tasks run one after another, in order', async () => {
-    const queue = new KeyedQueue();
+    const queue = new KeyedQueue(5_000, () => new Error('too late'));
     const log: string[] = [];
     const first = gate();
     const a = queue.run('k', async () => {
@@ -33,7 +33,7 @@ describe('KeyedQueue', () => {
   });
 
   it('run() of another key does not wait', async () => {
-    const queue = new KeyedQueue();
+    const queue = new KeyedQueue(5_000, () => new Error('too late'));
     const held = gate();
     const a = queue.run('a', () => held.opened);
     expect(await queue.run('b', async () => 'done')).toBe('done');
@@ -42,7 +42,7 @@ describe('KeyedQueue', () => {
   });
 
   it('a task that rejects rejects its own caller only, and the next one runs', async () => {
-    const queue = new KeyedQueue();
+    const queue = new KeyedQueue(5_000, () => new Error('too late'));
     const failed = queue.run('k', () => Promise.reject(new Error('mine')));
     const next = queue.run('k', async () => 'fine');
     await expect(failed).rejects.toThrow('mine');
@@ -50,7 +50,7 @@ describe('KeyedQueue', () => {
   });
 
   it('a task that is added while the last one settles still runs after it', async () => {
-    const queue = new KeyedQueue();
+    const queue = new KeyedQueue(5_000, () => new Error('too late'));
     let running = 0;
     const task = async () => {
       expect(++running).toBe(1);
@@ -64,7 +64,7 @@ describe('KeyedQueue', () => {
   });
 
   it('idle() resolves when what was queued has ended, well or badly', async () => {
-    const queue = new KeyedQueue();
+    const queue = new KeyedQueue(5_000, () => new Error('too late'));
     await queue.idle();
     const held = gate();
     let ended = 0;
@@ -81,5 +81,25 @@ describe('KeyedQueue', () => {
     await waiting;
     expect(ended).toBe(2);
     await Promise.allSettled(tasks);
+  });
+
+  it('a task whose turn does not come in time is refused and never run; the ones behind it keep their order', async () => {
+    const queue = new KeyedQueue(40, () => new Error('too late'));
+    const ran: string[] = [];
+    let release = () => {};
+    const first = queue.run('a', () => new Promise<void>((resolve) => (release = resolve)));
+    const second = queue.run('a', async () => void ran.push('second'));
+    await expect(second).rejects.toThrow('too late');
+    const third = queue.run('a', async () => void ran.push('third'));
+    release();
+    await Promise.all([first, third]);
+    expect(ran).toEqual(['third']);
+  });
+
+  it('a task that waits for another of its own key is not stuck for ever', async () => {
+    const queue = new KeyedQueue(40, () => new Error('too late'));
+    const outer = queue.run('a', () => queue.run('a', async () => 'inner'));
+    await expect(outer).rejects.toThrow('too late');
+    expect(await queue.run('a', async () => 'next')).toBe('next');
   });
 });

@@ -145,4 +145,19 @@ describe('SessionRegistry.killUser', () => {
     expect(await registry.killUser('ann')).toBe(3);
     expect(await sessions.get(later)).not.toBeNull();
   });
+
+  it("ends sessions whose time of creation lies ahead of the store's clock, which may have been set back", async () => {
+    const { registry, sessions, clock } = await threeOfAnn();
+    const { token } = await sessions.create({}, { userId: 'ann' });
+    clock.advance(-5_000);
+    expect(await registry.killUser('ann')).toBe(4);
+    expect(await sessions.get(token)).toBeNull();
+  });
+
+  it('refuses an option it does not know, instead of killing what was to be spared', async () => {
+    const { registry, phone } = await threeOfAnn();
+    const misspelt = { exept: phone.id } as object;
+    await expect(registry.killUser('ann', misspelt)).rejects.toThrow(/exept.*Known: except/);
+    expect(await registry.getUserSessions('ann')).toHaveLength(3);
+  });
 });

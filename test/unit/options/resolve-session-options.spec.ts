@@ -35,7 +35,7 @@ const WRONG: [title: string, input: unknown, option: string, value: string | Reg
     'store: a class instance of another kind',
     { store: {} },
     'store',
-    'an object without create',
+    'an object without open, close, create',
     /Extend the class/,
   ],
   ['store: a string', { store: 'redis' }, 'store', '"redis"', /Extend the class SessionStore/],
