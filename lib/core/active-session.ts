@@ -21,7 +21,7 @@ export type SessionSource = 'new' | 'cache' | 'store';
  *
  * `data` is a draft: change it freely, then `save()`. Nobody else sees the changes before that, and only the changed
  * top-level fields are laid over what the store holds by then, so two requests that save different fields both win.
- * `set`, `delete` and `clear` write at once.
+ * `set`, `delete`, `update` and `clear` write at once. Writes of one object run one after another.
  *
  * Writing methods reject with `SessionGoneError` once the session has ended anywhere, with `SessionDataError` if the
  * data cannot be stored, and with `SessionStoreUnavailableError` if the store cannot answer.

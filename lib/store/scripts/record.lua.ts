@@ -9,6 +9,7 @@ import {
   PROLONG,
   PUT,
   READ,
+  TIMES,
 } from './parts.lua.js';
 import { script } from './script.js';
 
@@ -55,12 +56,7 @@ return { 1, us, now, now, absolute, now }
 export const SET = script(`
 local text = redis.call('GET', KEYS[1])
 if not text or string.byte(text) ~= 49 then return { -1 } end
-${CLOCK}${DEADLINE}${PUT}${PROLONG}
-local access = tonumber(string.sub(text, 32, 44)) or 0
-local idle = tonumber(string.sub(text, 46, 56)) or 0
-local absolute = tonumber(string.sub(text, 58, 70)) or 0
-local ends = deadline(access, idle, absolute)
-if ends > 0 and ends <= now then return { -1 } end
+${CLOCK}${DEADLINE}${TIMES}${PUT}${PROLONG}
 local ver = tonumber(string.sub(text, 3, 18)) or 0
 if string.sub(text, 3, 18) ~= ARGV[1] then
   if string.sub(text, 20, 30) == ARGV[2] then return { 1, ver, access, now } end
@@ -91,12 +87,7 @@ export const TOUCH = script(`
 local believed = ARGV[2] .. ' '
 local text = redis.call('GETRANGE', KEYS[1], 0, 84 + #believed)
 if string.byte(text) ~= 49 then return { -1 } end
-${CLOCK}${DEADLINE}${PROLONG}
-local access = tonumber(string.sub(text, 32, 44)) or 0
-local idle = tonumber(string.sub(text, 46, 56)) or 0
-local absolute = tonumber(string.sub(text, 58, 70)) or 0
-local ends = deadline(access, idle, absolute)
-if ends > 0 and ends <= now then return { -1 } end
+${CLOCK}${DEADLINE}${TIMES}${PROLONG}
 if string.sub(text, 86) ~= believed then
   return { 2, string.match(redis.call('GET', KEYS[1]), '^(%S*) ', 86) or '' }
 end
