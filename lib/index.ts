@@ -1,9 +1,12 @@
 // The module
 export { SessionModule } from './session.module.js';
 export type {
+  CacheDecoder,
+  CacheEncoder,
   Duration,
   ResolvedSessionOptions,
   SessionCacheOptions,
+  SessionCoherenceOptions,
   SessionCookieOptions,
   SessionEventCallbacks,
   SessionModuleOptions,
@@ -12,10 +15,10 @@ export type {
 } from './options/session-options.interface.js';
 
 // Sessions by token
-export { SessionService, type CreateSessionOptions } from './core/session.service.js';
+export { SessionService, type CreateSessionOptions, type GetSessionOptions } from './core/session.service.js';
 export { ActiveSession, type SessionSource } from './core/active-session.js';
 export type { RegenerateOptions } from './core/regenerate-options.js';
-export type { DataChange, SessionData } from './core/session-data.js';
+export type { DataChange, SessionData, SessionDataClass } from './core/session-data.js';
 export type { WriteOptions } from './core/session-engine.js';
 
 // Sessions by user and id
@@ -25,18 +28,26 @@ export type { SessionInfo, SessionMetadata, SessionRecord } from './core/session
 // HTTP
 export { SessionGuard } from './http/session.guard.js';
 export { SessionExceptionFilter } from './http/session-exception.filter.js';
-export { OptionalSession, PublicSession, Session, type GuardedRequest } from './http/session.decorators.js';
+export {
+  OptionalSession,
+  PublicSession,
+  Session,
+  StrictSession,
+  type GuardedRequest,
+} from './http/session.decorators.js';
 export type { RequestHeaders } from './http/token-transport.js';
 
 // Near cache, invalidations, events
-export { CacheService, type CacheStats } from './cache/cache.service.js';
+export { CacheService } from './cache/cache.service.js';
 export { CACHE_CLEAR_JOB } from './cache/cache.scheduler.js';
-export { RedisSubscriber, type SubscriberState } from './pubsub/redis.subscriber.js';
+export { RedisSubscriber, type SubscriberCounts } from './pubsub/redis.subscriber.js';
 export {
   SessionEvents,
+  type CacheStats,
   type InvalidationOperation,
   type SessionEndReason,
   type SessionEventMap,
+  type SubscriberState,
 } from './events/session-events.js';
 
 // Stores
@@ -68,5 +79,6 @@ export {
 export {
   SessionConflictError,
   SessionGoneError,
+  SessionNotReplicatedError,
   SessionStoreUnavailableError,
 } from './errors/state.errors.js';

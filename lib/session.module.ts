@@ -9,6 +9,7 @@ import {
 import { ModuleRef, ModulesContainer } from '@nestjs/core';
 import { CacheScheduler } from './cache/cache.scheduler.js';
 import { CacheService } from './cache/cache.service.js';
+import { FileCache } from './cache/file-cache.js';
 import { SYSTEM_CLOCK } from './core/clock.js';
 import { defaultCodec } from './core/codec.js';
 import { SessionEngine } from './core/session-engine.js';
@@ -55,14 +56,14 @@ import { RedisSessionStore } from './store/redis-session.store.js';
     },
     {
       provide: CacheService,
-      useFactory: (options: ResolvedSessionOptions, subscriber: RedisSubscriber, events: SessionEvents) =>
-        new CacheService(options.cache, subscriber, events),
+      useFactory: ({ cache }: ResolvedSessionOptions, subscriber: RedisSubscriber, events: SessionEvents) =>
+        new CacheService(cache, subscriber, events, SYSTEM_CLOCK, createFileCache(cache, events)),
       inject: [SESSION_OPTIONS, RedisSubscriber, SessionEvents],
     },
     {
       provide: CacheScheduler,
       useFactory: ({ cache }: ResolvedSessionOptions, service: CacheService, moduleRef: ModuleRef) =>
-        new CacheScheduler(cache === false ? undefined : cache.clearCron, service, moduleRef),
+        new CacheScheduler(cache, service, moduleRef),
       inject: [SESSION_OPTIONS, CacheService, ModuleRef],
     },
     {
@@ -140,6 +141,7 @@ export class SessionModule extends ConfigurableModuleClass implements OnModuleIn
       this.#stopListening = this.store.onChange((id, version) => this.cache.invalidate(id, version));
     }
     try {
+      await this.cache.open();
       await this.scheduler.start();
       await this.store.open();
       await this.subscriber.start();
@@ -165,6 +167,7 @@ export class SessionModule extends ConfigurableModuleClass implements OnModuleIn
     await this.scheduler.stop();
     await this.subscriber.close();
     await this.store.close();
+    await this.cache.close();
     this.events.removeAllListeners();
   }
 
@@ -211,10 +214,16 @@ function createStore(options: ResolvedSessionOptions, events: SessionEvents): Se
   if (store !== undefined) return store;
   if (redis === undefined) return new MemorySessionStore();
   return new RedisSessionStore(
-    () => openOwnClient(redis, `sessionkit:${instanceId}`, commandTimeoutMs * 2),
+    (purpose) => openOwnClient(redis, `sessionkit${purpose}:${instanceId}`, commandTimeoutMs * 2),
     options,
     events,
   );
+}
+
+function createFileCache(cache: ResolvedSessionOptions['cache'], events: SessionEvents): FileCache | null {
+  if (cache === false || cache.files === null) return null;
+  const { directory, encoder, decoder } = cache.files;
+  return new FileCache(directory, encoder, decoder, (error) => events.emit('cacheError', error));
 }
 
 function createSubscriber(
@@ -222,17 +231,20 @@ function createSubscriber(
   store: SessionStore,
   events: SessionEvents,
 ): RedisSubscriber {
-  const { cache, redis, subscriber, instanceId, commandTimeoutMs } = options;
-  if (!(store instanceof RedisSessionStore) || redis === undefined || cache === false) {
+  const { cache, redis, subscriber, instanceId, coherence } = options;
+  // Without a cache there is still somebody to tell where the app asked for it.
+  const wanted = cache !== false || subscriber !== undefined || options.events.message !== undefined;
+  if (!(store instanceof RedisSessionStore) || redis === undefined || !wanted) {
     return new RedisSubscriber(null, events, store.capabilities.exclusive);
   }
   const source = subscriber ?? redis;
   return new RedisSubscriber(
     {
-      connect: () => openOwnClient(source, `sessionkit-sub:${instanceId}`, commandTimeoutMs * 2),
+      connect: () => openOwnClient(source, `sessionkit-sub:${instanceId}`, coherence.leaseMs),
       channel: store.channel,
       commands: store.connection,
       instanceId,
+      ...coherence,
     },
     events,
     false,

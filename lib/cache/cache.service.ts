@@ -1,32 +1,41 @@
+import { hash } from 'node:crypto';
 import { LRUCache } from 'lru-cache';
 import { SYSTEM_CLOCK, type Clock } from '../core/clock.js';
-import type { FillTicket, InvalidationSource, SessionCache } from '../core/session-cache.interface.js';
+import type {
+  CacheLoad,
+  FillTicket,
+  InvalidationSource,
+  SessionCache,
+} from '../core/session-cache.interface.js';
 import { deadlineOf, type SessionRecord } from '../core/session-record.interface.js';
 import type { LoadedSession, TouchResult } from '../core/session-store.js';
-import type { SessionEvents } from '../events/session-events.js';
+import type { CacheStats, SessionEvents } from '../events/session-events.js';
 import type { ResolvedCacheOptions } from '../options/session-options.interface.js';
+import type { FileCache, StoredFile } from './file-cache.js';
 
+/**
+ * Tokens without a session are remembered for this long, and this many of them: enough to keep one that is tried again
+ * and again from the store, too little to matter where the store forgot to tell that it exists now.
+ */
+const UNKNOWN_AGE_MS = 5_000;
+const UNKNOWN_ENTRIES = 4_096;
+
+/** Files being written at once; where the disk is slower than that, further copies are not kept. */
+const MAX_FILES_WRITING = 256;
+
+/** A copy. While `file` is set, the record is only its head: metadata and data lie in the file. */
 interface Entry {
   record: SessionRecord;
   readonly epoch: number;
   /** Monotonic milliseconds until which the copy may be served. */
   deadline: number;
+  bytes: number;
+  file: (StoredFile & { readonly digest: string }) | null;
 }
 
-/**
- * Counts since start, and the size now.
- *
- * @publicApi
- */
-export interface CacheStats {
-  readonly entries: number;
-  readonly hits: number;
-  readonly misses: number;
-  readonly writes: number;
-  /** Copies that were not stored because the session changed, or the link broke, while it was being read. */
-  readonly refusedFills: number;
-  readonly evictions: number;
-  readonly invalidations: number;
+interface Read {
+  readonly ticket: FillTicket;
+  readonly answer: Promise<LoadedSession | null>;
 }
 
 /**
@@ -35,7 +44,10 @@ export interface CacheStats {
  * Copies are immutable records with encoded data, so no caller can change what another sees. They are kept by token,
  * because hashing a token to its id costs twenty times the lookup; a second map leads from id to token for
  * invalidations. The rules are those of COHERENCE.md: a copy is served only in the epoch it was stored in, while the
- * source of invalidations is live, and before its deadline.
+ * lease holds, and before its deadline.
+ *
+ * With `cache.type: 'file'` this index stays in memory and the records lie in files. A read of a file takes time, so
+ * the index is asked again after it (rule 10).
  *
  * @publicApi
  */
@@ -44,20 +56,32 @@ export class CacheService implements SessionCache {
   readonly #entries: LRUCache<string, Entry>;
   readonly #tokenOfId = new Map<string, string>();
   readonly #tickets = new Map<string, Set<FillTicket>>();
+  readonly #reads = new Map<string, Read>();
+  readonly #unknown = new LRUCache<string, { readonly epoch: number; readonly until: number }>({
+    max: UNKNOWN_ENTRIES,
+  });
   readonly #ttlRatio: number;
   readonly #maxAge: number;
+  #cursor: Iterator<string> | undefined;
+  #clearing = false;
+  #bytes = 0;
   #hits = 0;
   #misses = 0;
+  #sharedMisses = 0;
+  #unknownHits = 0;
   #writes = 0;
   #refused = 0;
   #evictions = 0;
   #invalidations = 0;
 
+  /** @internal provided by `SessionModule` */
   constructor(
     options: ResolvedCacheOptions | false,
     private readonly source: InvalidationSource,
     private readonly events: SessionEvents,
     private readonly clock: Clock = SYSTEM_CLOCK,
+    /** Where the records lie; null for memory. */
+    private readonly files: FileCache | null = null,
   ) {
     this.enabled = options !== false;
     this.#ttlRatio = options === false ? 1 : options.ttlRatio;
@@ -69,6 +93,8 @@ export class CacheService implements SessionCache {
         ? { maxSize: Number.MAX_SAFE_INTEGER, sizeCalculation: () => 1 }
         : { max: maxEntries }),
       dispose: (entry, token, reason) => {
+        this.#bytes -= entry.bytes;
+        if (entry.file !== null && !this.#clearing) this.files?.remove(entry.record.id, entry.file);
         if (reason === 'set') return;
         if (reason === 'evict') this.#evictions++;
         if (this.#tokenOfId.get(entry.record.id) === token) this.#tokenOfId.delete(entry.record.id);
@@ -77,15 +103,25 @@ export class CacheService implements SessionCache {
     source.onInvalidation((id, version) => this.invalidate(id, version));
   }
 
-  /** The copy under `token` if it may be served now; counts a hit or a miss. */
+  /** @internal */
+  async open(): Promise<void> {
+    await this.files?.open();
+  }
+
+  /** @internal Forgets everything, in silence; files are removed. */
+  async close(): Promise<void> {
+    this.#forget();
+    await this.files?.close();
+  }
+
+  /**
+   * The copy under `token` if it lies in memory and may be served now; counts a hit or a miss. One in a file is for
+   * `SessionService.get` to read, which counts it.
+   */
   get(token: string): SessionRecord | undefined {
     const entry = this.#entries.get(token);
-    if (
-      entry !== undefined &&
-      entry.epoch === this.source.epoch &&
-      this.source.live &&
-      this.clock.monotonic() < entry.deadline
-    ) {
+    if (entry !== undefined && this.#mayServe(entry, this.clock.monotonic())) {
+      if (entry.file !== null) return undefined;
       this.#hits++;
       return entry.record;
     }
@@ -96,14 +132,38 @@ export class CacheService implements SessionCache {
   /** @internal */
   peek(token: string): SessionRecord | undefined {
     const entry = this.#entries.peek(token);
-    return entry !== undefined && entry.epoch === this.source.epoch ? entry.record : undefined;
+    return entry !== undefined && entry.file === null && entry.epoch === this.source.epoch
+      ? entry.record
+      : undefined;
+  }
+
+  /** @internal */
+  async load<L extends LoadedSession>(
+    token: string,
+    id: string,
+    read: () => Promise<L | null>,
+    fresh: boolean,
+  ): Promise<CacheLoad<L> | null> {
+    if (!fresh && this.enabled) {
+      const copy = this.files === null ? undefined : await this.#readFile(token);
+      if (copy !== undefined) return { record: copy, source: 'cache', own: null };
+      if (this.#isUnknown(id)) return null;
+      const shared = this.#shareRead(id);
+      if (shared !== null) {
+        const loaded = await shared;
+        return loaded && { record: loaded.record, source: 'store', own: null };
+      }
+    }
+    const own = await this.#read(token, id, read);
+    return own && { record: own.record, source: 'store', own };
   }
 
   /** @internal */
   reserve(id: string): FillTicket {
-    const { epoch, live } = this.source;
-    const ticket = { id, epoch, sentAt: this.clock.monotonic(), min: -1, open: live && this.enabled };
-    if (!ticket.open) return ticket;
+    const sentAt = this.clock.monotonic();
+    const open = this.enabled && this.source.isLiveAt(sentAt);
+    const ticket = { id, epoch: this.source.epoch, sentAt, min: -1, open };
+    if (!open) return ticket;
     const others = this.#tickets.get(id);
     if (others === undefined) this.#tickets.set(id, new Set([ticket]));
     else others.add(ticket);
@@ -113,6 +173,7 @@ export class CacheService implements SessionCache {
   /** @internal */
   reserveForWrite(id: string): FillTicket {
     this.#drop(id);
+    this.#unknown.delete(id);
     for (const other of this.#tickets.get(id) ?? []) other.open = false;
     return this.reserve(id);
   }
@@ -121,7 +182,10 @@ export class CacheService implements SessionCache {
   set(ticket: FillTicket, token: string, loaded: LoadedSession): boolean {
     const granted = this.#grant(ticket, token, loaded);
     this.release(ticket);
-    if (!granted) this.#refused += this.enabled ? 1 : 0;
+    if (!granted && this.enabled) {
+      this.#refused++;
+      this.source.countRefusedFill();
+    }
     return granted;
   }
 
@@ -146,6 +210,7 @@ export class CacheService implements SessionCache {
   /** @internal */
   invalidate(id: string, version: number): void {
     this.#invalidations++;
+    this.#unknown.delete(id);
     for (const ticket of this.#tickets.get(id) ?? []) if (version > ticket.min) ticket.min = version;
     const token = this.#tokenOfId.get(id);
     if (token === undefined) return;
@@ -161,11 +226,35 @@ export class CacheService implements SessionCache {
   /** Forgets everything and emits `cacheClear` with the number of copies there were. */
   clear(): number {
     const size = this.#entries.size;
-    for (const tickets of this.#tickets.values()) for (const ticket of tickets) ticket.open = false;
-    this.#entries.clear();
-    this.#tokenOfId.clear();
+    this.#forget();
+    this.files?.clear();
     this.events.emit('cacheClear', { size });
     return size;
+  }
+
+  /**
+   * Looks at up to `count` copies, going on where the last call ended, and drops those that will not be served any
+   * more. Returns their number.
+   *
+   * @internal
+   */
+  dropExpired(count: number): number {
+    const now = this.clock.monotonic();
+    let dropped = 0;
+    for (let looked = 0; looked < count; looked++) {
+      // An iterator of a Map goes on where it was, whatever is set or deleted meanwhile.
+      this.#cursor ??= this.#tokenOfId.values();
+      const { done, value: token } = this.#cursor.next() as IteratorResult<string, undefined>;
+      if (done === true || token === undefined) {
+        this.#cursor = undefined;
+        break;
+      }
+      const entry = this.#entries.peek(token);
+      if (entry !== undefined && entry.epoch === this.source.epoch && now < entry.deadline) continue;
+      this.#entries.delete(token);
+      dropped++;
+    }
+    return dropped;
   }
 
   /** Number of copies held, void ones of an earlier epoch included until they are replaced or evicted. */
@@ -176,8 +265,11 @@ export class CacheService implements SessionCache {
   stats(): CacheStats {
     return {
       entries: this.#entries.size,
+      bytes: this.#bytes,
       hits: this.#hits,
       misses: this.#misses,
+      sharedMisses: this.#sharedMisses,
+      unknownHits: this.#unknownHits,
       writes: this.#writes,
       refusedFills: this.#refused,
       evictions: this.#evictions,
@@ -185,23 +277,132 @@ export class CacheService implements SessionCache {
     };
   }
 
-  #grant(ticket: FillTicket, token: string, { record, now }: LoadedSession): boolean {
+  /** @internal */
+  report(): CacheStats {
+    const stats = this.stats();
+    this.events.emit('cacheReport', stats);
+    return stats;
+  }
+
+  #mayServe(entry: Entry, now: number): boolean {
+    return entry.epoch === this.source.epoch && now < entry.deadline && this.source.isLiveAt(now);
+  }
+
+  /** Reads from the store under a ticket, and keeps what comes: a copy, or that there is nothing. */
+  async #read<L extends LoadedSession>(
+    token: string,
+    id: string,
+    read: () => Promise<L | null>,
+  ): Promise<L | null> {
+    const ticket = this.reserve(id);
+    const answer = read();
+    const pending = { ticket, answer };
+    if (ticket.open) this.#reads.set(id, pending);
+    try {
+      const loaded = await answer;
+      if (loaded !== null) this.set(ticket, token, loaded);
+      else this.#onAbsent(ticket);
+      return loaded;
+    } finally {
+      this.release(ticket);
+      if (this.#reads.get(id) === pending) this.#reads.delete(id);
+    }
+  }
+
+  /**
+   * What another caller is reading, if that is as good as a copy: nothing has been told of the session since its read
+   * began, and the lease holds.
+   */
+  #shareRead(id: string): Promise<LoadedSession | null> | null {
+    const read = this.#reads.get(id);
+    if (read === undefined) return null;
+    const { ticket } = read;
+    const untouched = ticket.open && ticket.min === -1 && ticket.epoch === this.source.epoch;
+    if (!untouched || !this.source.isLiveAt(this.clock.monotonic())) return null;
+    this.#sharedMisses++;
+    return read.answer;
+  }
+
+  #isUnknown(id: string): boolean {
+    const known = this.#unknown.get(id);
+    if (known === undefined) return false;
+    const now = this.clock.monotonic();
+    if (known.epoch !== this.source.epoch || now >= known.until || !this.source.isLiveAt(now)) return false;
+    this.#unknownHits++;
+    return true;
+  }
+
+  #onAbsent({ id, epoch, sentAt, min, open }: FillTicket): void {
+    if (!open) return; // not live, or written meanwhile: nothing can be said of now
+    this.#drop(id);
+    if (min === -1 && epoch === this.source.epoch && this.source.isLiveAt(this.clock.monotonic()))
+      this.#unknown.set(id, { epoch, until: sentAt + UNKNOWN_AGE_MS });
+  }
+
+  #grant(ticket: FillTicket, token: string, { record, now: storeNow }: LoadedSession): boolean {
     if (
       !ticket.open ||
-      !this.source.live ||
       ticket.epoch !== this.source.epoch ||
+      !this.source.isLiveAt(this.clock.monotonic()) ||
       record.version < ticket.min
     )
       return false;
     const held = this.#entries.peek(token);
     if (held !== undefined && held.epoch === ticket.epoch && held.record.version > record.version)
       return false;
-    const deadline = this.#deadline(ticket.sentAt, record, now);
-    this.#entries.set(token, { record, epoch: ticket.epoch, deadline });
+    if (this.files !== null && this.files.writing >= MAX_FILES_WRITING) return false;
+    const deadline = this.#deadline(ticket.sentAt, record, storeNow);
+    const entry = { record, epoch: ticket.epoch, deadline, bytes: sizeOf(record), file: null };
+    this.#entries.set(token, entry);
+    this.#bytes += entry.bytes;
     this.#tokenOfId.set(record.id, token);
     this.#writes++;
+    if (this.files !== null) void this.#moveToFile(this.files, token, entry);
     if (this.events.wants('cacheWrite')) this.events.emit('cacheWrite', { id: record.id });
     return true;
+  }
+
+  /** The copy serves from memory until its file is there; so own writes are served at once from files too. */
+  async #moveToFile(files: FileCache, token: string, entry: Entry): Promise<void> {
+    const { record } = entry;
+    const file = await files.write(record);
+    if (this.#entries.peek(token) !== entry) {
+      if (file !== null) files.remove(record.id, file);
+    } else if (file === null) {
+      this.#entries.delete(token);
+    } else {
+      this.#bytes += file.bytes - entry.bytes;
+      entry.bytes = file.bytes;
+      entry.file = { ...file, digest: digestOf(record) };
+      entry.record = { ...entry.record, metadata: NOTHING, data: '' };
+    }
+  }
+
+  /** The copy in a file, if it may be served before and after the file was read. */
+  async #readFile(token: string): Promise<SessionRecord | undefined> {
+    const entry = this.#entries.get(token);
+    if (entry === undefined || !this.#mayServe(entry, this.clock.monotonic())) return undefined;
+    const { file } = entry;
+    if (file === null) {
+      this.#hits++;
+      return entry.record;
+    }
+    const { id } = entry.record;
+    const body = (await this.files!.read(id, file)) as Partial<SessionRecord> | null;
+    if (this.#entries.peek(token) !== entry || !this.#mayServe(entry, this.clock.monotonic())) {
+      this.#misses++;
+      return undefined;
+    }
+    const { metadata, data } = typeof body === 'object' && body !== null ? body : {};
+    if (typeof data !== 'string' || digestOf({ metadata, data }) !== file.digest) {
+      // The file is damaged, or the decoder does not undo what the encoder did.
+      if (body !== null) this.events.emit('cacheError', { operation: 'read', id, code: 'EBADBODY' });
+      this.#entries.delete(token);
+      this.#misses++;
+      return undefined;
+    }
+    this.#hits++;
+    return { ...entry.record, metadata: Object.freeze(metadata!), data };
   }
 
   /**
@@ -216,4 +417,24 @@ export class CacheService implements SessionCache {
     const token = this.#tokenOfId.get(id);
     if (token !== undefined) this.#entries.delete(token);
   }
+
+  #forget(): void {
+    for (const tickets of this.#tickets.values()) for (const ticket of tickets) ticket.open = false;
+    this.#clearing = true; // files go all together
+    this.#entries.clear();
+    this.#clearing = false;
+    this.#tokenOfId.clear();
+    this.#unknown.clear();
+    this.#cursor = undefined;
+  }
+}
+
+const NOTHING = Object.freeze({});
+
+function sizeOf({ data }: SessionRecord): number {
+  return Buffer.byteLength(data);
+}
+
+function digestOf({ metadata, data }: Pick<Partial<SessionRecord>, 'metadata' | 'data'>): string {
+  return hash('sha1', `${JSON.stringify(metadata)}\n${data}`, 'base64');
 }

@@ -50,7 +50,7 @@ export class ActiveSession<T extends object = SessionData> {
     this.#token = token;
     this.#record = record;
     this.#source = source;
-    this.#draft = draft;
+    this.#draft = draft && engine.draft(record, draft);
   }
 
   /** The secret the client holds (44 characters). Never log or store it. Changes with `regenerate`. */
@@ -70,7 +70,7 @@ export class ActiveSession<T extends object = SessionData> {
 
   /** The draft of the data; see the class. The same object until `clear`, `reload`, `regenerate` or an assignment. */
   get data(): T {
-    return (this.#draft ??= this.#engine.decode(this.#record)) as T;
+    return (this.#draft ??= this.#engine.draft(this.#record)) as T;
   }
 
   set data(data: T) {
@@ -175,8 +175,8 @@ export class ActiveSession<T extends object = SessionData> {
       const before = this.#record;
       if (draft === undefined) return;
       const encoded = this.#engine.encode(draft);
-      if (encoded === before.data) return;
-      const changes = () => this.#difference(before, { ...before, data: encoded });
+      if (encoded === before.data || encoded === this.#engine.baseline(before).data) return;
+      const changes = () => this.#difference(this.#engine.baseline(before), { ...before, data: encoded });
       this.#record = await this.#live(() =>
         this.#engine.write(
           this.#token,
@@ -193,13 +193,13 @@ export class ActiveSession<T extends object = SessionData> {
   /** Reads the session from the store again; unsaved changes of the draft are lost. */
   async reload(): Promise<void> {
     const { id } = this;
-    const loaded = await this.#live(() => this.#engine.fetch(this.#token));
+    const loaded = await this.#live(() => this.#engine.fetch(this.#token, true));
     if (loaded === null) {
       this.#onGone(id);
       throw new SessionGoneError(id);
     }
     this.#record = loaded.record;
-    this.#draft = loaded.data;
+    this.#draft = loaded.data && this.#engine.draft(loaded.record, loaded.data);
     this.#source = 'store';
   }
 
@@ -232,7 +232,10 @@ export class ActiveSession<T extends object = SessionData> {
       const patch =
         this.#draft === undefined
           ? null
-          : this.#difference(before, { ...before, data: this.#engine.encode(this.#draft) });
+          : this.#difference(this.#engine.baseline(before), {
+              ...before,
+              data: this.#engine.encode(this.#draft),
+            });
       const moved = await this.#live(() =>
         this.#engine.move(
           this.#token,
@@ -293,7 +296,7 @@ export class ActiveSession<T extends object = SessionData> {
   /** Brings fields that others wrote into the draft. Those of the patch, and those changed here meanwhile, stay. */
   #takeOver(draft: DataFields, before: SessionRecord, patch: FieldPatch): void {
     const written = this.#engine.decode(this.#record);
-    const own = this.#differenceOf(this.#engine.decode(before), draft);
+    const own = this.#differenceOf(this.#engine.decode(this.#engine.baseline(before)), draft);
     const isOurs = ({ set, remove }: FieldPatch, key: string) => set.has(key) || remove.has(key);
     for (const key of new Set([...Object.keys(draft), ...Object.keys(written)])) {
       if (isOurs(patch, key) || isOurs(own, key)) continue;

@@ -15,16 +15,35 @@ export interface FillTicket {
   open: boolean;
 }
 
+/** What {@link SessionCache.load} found. */
+export interface CacheLoad<L extends LoadedSession> {
+  readonly record: SessionRecord;
+  /** `cache`: a copy in a file; `store`: a read, this caller's or one it shared. */
+  readonly source: 'cache' | 'store';
+  /** What this caller's own read brought; null when the record came from a copy or another caller's read. */
+  readonly own: L | null;
+}
+
 /** What the core needs of the near cache. `CacheService` is the implementation. */
 export interface SessionCache {
   readonly enabled: boolean;
-  /** The copy under this token if it may be served now. */
+  /** The copy under this token if it lies in memory and may be served now. */
   get(token: string): SessionRecord | undefined;
-  /** The copy under this token if it is current, whatever its age: a base to try a write on. */
+  /** The copy under this token if it lies in memory and is current, whatever its age: a base to try a write on. */
   peek(token: string): SessionRecord | undefined;
-  /** Before a read. */
-  reserve(id: string): FillTicket;
-  /** Before a write of this process: drops the copy and every other ticket of the id. */
+  /**
+   * After `get` found nothing: the copy from a file, what another caller is reading at this moment, or what `read`
+   * brings; null when there is no such session. Does the guarded fill.
+   *
+   * @param fresh ask the store, whatever is known here
+   */
+  load<L extends LoadedSession>(
+    token: string,
+    id: string,
+    read: () => Promise<L | null>,
+    fresh: boolean,
+  ): Promise<CacheLoad<L> | null>;
+  /** Before a write of this process: drops the copy and voids every other ticket of the id. */
   reserveForWrite(id: string): FillTicket;
   /** After the answer; false when the ticket was void. Gives the ticket back. */
   set(ticket: FillTicket, token: string, loaded: LoadedSession): boolean;
@@ -40,10 +59,16 @@ export interface SessionCache {
 
 /** Where near caches learn of changes made by other processes. */
 export interface InvalidationSource {
-  /** While false, copies may be neither served nor stored. */
-  readonly live: boolean;
   /** Copies of an earlier epoch are void. */
   readonly epoch: number;
+  /**
+   * Whether copies may be served and stored: every change the store executed up to `leaseMs` before has been told.
+   *
+   * @param now monotonic milliseconds
+   */
+  isLiveAt(now: number): boolean;
   /** Called synchronously for each message; `version` is Infinity when the session ended. */
   onInvalidation(listener: (id: string, version: number) => void): void;
+  /** A fill was refused because of what this source told, or because it was not live. */
+  countRefusedFill(): void;
 }

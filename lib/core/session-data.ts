@@ -35,6 +35,35 @@ export function setField(data: DataFields, key: string, value: unknown): void {
   Object.defineProperty(data, key, { value, writable: true, enumerable: true, configurable: true });
 }
 
+/**
+ * A class that wraps session data, so that `session.data` has its getters and methods. It is constructed with the
+ * stored fields; those that its constructor does not take over are assigned afterwards. Its own enumerable fields are
+ * what is stored.
+ *
+ * @publicApi
+ */
+export type SessionDataClass = new (fields: Record<string, unknown>) => object;
+
+/** An instance of `dataClass` over the fields; a stored field never hides an accessor of the class. */
+export function wrapData(dataClass: SessionDataClass, fields: DataFields): DataFields {
+  const data = new dataClass({ ...fields }) as DataFields;
+  for (const [key, value] of Object.entries(fields)) {
+    const accessor = accessorOf(dataClass.prototype as object, key);
+    if (accessor === undefined) setField(data, key, value);
+    else if (accessor.set !== undefined) data[key] = value;
+  }
+  return data;
+}
+
+function accessorOf(prototype: object, key: string): PropertyDescriptor | undefined {
+  for (let level = prototype; level !== null && level !== Object.prototype;) {
+    const property = Object.getOwnPropertyDescriptor(level, key);
+    if (property !== undefined) return property.get || property.set ? property : undefined;
+    level = Object.getPrototypeOf(level) as object;
+  }
+  return undefined;
+}
+
 /** A copy of `data` with the patch laid over. */
 export function applyPatch(data: DataFields, patch: FieldPatch): DataFields {
   const entries = new Map(Object.entries(data));

@@ -3,6 +3,7 @@ import { SessionArgumentError, SessionDataError, SessionTokenTakenError } from '
 import {
   SessionConflictError,
   SessionGoneError,
+  SessionNotReplicatedError,
   SessionStoreUnavailableError,
 } from '../errors/state.errors.js';
 import type { SessionEndReason, SessionEvents } from '../events/session-events.js';
@@ -11,9 +12,9 @@ import { StoreClock, type Clock } from './clock.js';
 import type { SessionCodec } from './codec.js';
 import { KeyedQueue } from './keyed-queue.js';
 import type { SessionCache } from './session-cache.interface.js';
-import { applyPatch, type DataChange, type DataFields } from './session-data.js';
+import { applyPatch, wrapData, type DataChange, type DataFields } from './session-data.js';
 import type { SessionMetadata, SessionRecord } from './session-record.interface.js';
-import type { NewSession, SessionStore } from './session-store.js';
+import type { LoadedSession, NewSession, SessionStore } from './session-store.js';
 import {
   generateToken,
   identifyToken,
@@ -36,10 +37,12 @@ export interface WriteOptions {
   keepExpiry?: boolean;
 }
 
-/** A session read from the store, its data decoded into objects that nobody else holds. */
+/** A session read from a copy or the store. */
 export interface Fetched {
   readonly record: SessionRecord;
-  readonly data: DataFields;
+  readonly source: 'cache' | 'store';
+  /** Its data where it has just been decoded, into objects that nobody else holds. */
+  readonly data: DataFields | undefined;
 }
 
 /** What `create` needs besides data; all checked by the caller. */
@@ -62,7 +65,7 @@ export interface MoveSettings {
 
 type OptionsUsed = Pick<
   ResolvedSessionOptions,
-  'partitions' | 'allowGivenTokens' | 'touchInterval' | 'maxDataBytes' | 'commandTimeoutMs'
+  'partitions' | 'allowGivenTokens' | 'touchInterval' | 'maxDataBytes' | 'commandTimeoutMs' | 'dataClass'
 >;
 
 /**
@@ -110,27 +113,37 @@ export class SessionEngine {
     return typeof token === 'string' && token.length <= MAX_TOKEN_LENGTH ? this.cache.get(token) : undefined;
   }
 
-  /** The session from the store, put into the near cache on the way; null when there is none. */
-  async fetch(token: unknown): Promise<Fetched | null> {
+  /**
+   * The session from the store, put into the near cache on the way; null when there is none. Parallel callers share
+   * one read, and unknown tokens are remembered, as far as the near cache may.
+   *
+   * @param fresh a read of its own, begun now
+   */
+  async fetch(token: unknown, fresh = false): Promise<Fetched | null> {
     const identity = this.identify(token);
     if (identity === null) return null;
-    const ticket = this.cache.reserve(identity.id);
-    try {
-      const loaded = await this.store.get(identity.id);
-      if (loaded === null) return null;
-      this.#storeClock.observe(loaded.now);
-      const data = this.#tryDecode(loaded.record);
-      if (data === null) return null;
-      this.cache.set(ticket, token as string, loaded);
-      return { record: loaded.record, data };
-    } finally {
-      this.cache.release(ticket);
-    }
+    const found = await this.cache.load(token as string, identity.id, () => this.#read(identity.id), fresh);
+    return found && { record: found.record, source: found.source, data: found.own?.data };
   }
 
   /** Data of a record that has been decoded before, so that this cannot fail. A new object every time. */
   decode(record: SessionRecord): DataFields {
     return this.codec.decode(record.data);
+  }
+
+  /** The same as an app sees it: an instance of `dataClass` where there is one. */
+  draft(record: SessionRecord, decoded?: DataFields): DataFields {
+    return this.#wrap(decoded ?? this.decode(record));
+  }
+
+  /**
+   * The record as an unchanged draft of it would be saved: a `dataClass` may give values to fields that are not stored,
+   * and those are no change of anybody's.
+   */
+  baseline(record: SessionRecord): SessionRecord {
+    return this.options.dataClass === undefined
+      ? record
+      : { ...record, data: this.encode(this.draft(record)) };
   }
 
   /** @throws {SessionDataError} */
@@ -141,7 +154,7 @@ export class SessionEngine {
         `must be an object of fields; got ${Array.isArray(data) ? 'an array' : typeof data}.`,
       );
     }
-    const text = this.codec.encode(data);
+    const text = this.codec.encode(this.#unwrap(data));
     const bytes = text.length * 3 > this.options.maxDataBytes ? Buffer.byteLength(text) : text.length;
     if (bytes > this.options.maxDataBytes) {
       throw new SessionDataError(
@@ -166,6 +179,7 @@ export class SessionEngine {
         absoluteTimeout,
         metadata,
         data: encoded,
+        given: settings.token !== undefined,
       });
       if (result.status === 'taken') throw new SessionTokenTakenError(id);
       this.#storeClock.observe(result.now);
@@ -237,7 +251,7 @@ export class SessionEngine {
       token,
       known,
       async (base) => {
-        const data = this.decode(base);
+        const data = this.draft(base);
         const next: unknown = await change(data as T);
         return this.encode(
           next === undefined ? data : asFields(next, 'must return nothing, or all of the new data'),
@@ -325,21 +339,43 @@ export class SessionEngine {
 
   /** Ends a session by its public id, which the caller has checked. */
   async destroyById(id: string, reason: SessionEndReason, known?: SessionRecord): Promise<boolean> {
-    // Before the write, so that nothing is served while it is under way; after it, because reads may have come between.
-    this.cache.delete(id);
-    const ended = await this.store.destroy(id, known && { userId: known.userId });
-    this.cache.delete(id);
-    if (ended) this.events.emit('destroyed', { id, userId: known?.userId ?? null, reason });
-    return ended;
+    const userId = known?.userId ?? null;
+    const ended = await this.#end([id], userId, reason, async () =>
+      (await this.store.destroy(id, known && { userId })) ? [id] : [],
+    );
+    return ended === 1;
   }
 
   /** Ends many sessions of one user. Resolves to their number. */
-  async destroyMany(ids: readonly string[], userId: string, reason: SessionEndReason): Promise<number> {
-    for (const id of ids) this.cache.delete(id);
-    const ended = await this.store.destroyMany(ids, userId);
-    for (const id of ids) this.cache.delete(id);
-    for (const id of ended) this.events.emit('destroyed', { id, userId, reason });
-    return ended.length;
+  destroyMany(ids: readonly string[], userId: string, reason: SessionEndReason): Promise<number> {
+    return this.#end(ids, userId, reason, () => this.store.destroyMany(ids, userId));
+  }
+
+  /** @param write resolves to the ids that were alive */
+  async #end(
+    ids: readonly string[],
+    userId: string | null,
+    reason: SessionEndReason,
+    write: () => Promise<readonly string[]>,
+  ): Promise<number> {
+    const forget = () => {
+      for (const id of ids) this.cache.delete(id);
+    };
+    const tell = (ended: readonly string[]) => {
+      for (const id of ended) this.events.emit('destroyed', { id, userId, reason });
+    };
+    // Before the write, so that nothing is served while it is under way; after it, because reads may have come between.
+    forget();
+    try {
+      const ended = await write();
+      forget();
+      tell(ended);
+      return ended.length;
+    } catch (error) {
+      forget();
+      if (error instanceof SessionNotReplicatedError) tell(error.ended);
+      throw error;
+    }
   }
 
   /** Runs writes of one `ActiveSession` in turn, so that each starts from what the one before it wrote. */
@@ -356,6 +392,14 @@ export class SessionEngine {
       delay(this.options.commandTimeoutMs, undefined, { signal: abort.signal }).catch(() => undefined),
     ]);
     abort.abort();
+  }
+
+  async #read(id: string): Promise<(LoadedSession & { readonly data: DataFields }) | null> {
+    const loaded = await this.store.get(id);
+    if (loaded === null) return null;
+    this.#storeClock.observe(loaded.now);
+    const data = this.#tryDecode(loaded.record);
+    return data && { ...loaded, data };
   }
 
   async #touch(token: string, record: SessionRecord): Promise<SessionRecord | null> {
@@ -414,6 +458,17 @@ export class SessionEngine {
       this.events.emit('undecodable', { id: record.id, reason: 'the codec cannot decode the data' });
       return null;
     }
+  }
+
+  #wrap(fields: DataFields): DataFields {
+    const { dataClass } = this.options;
+    return dataClass === undefined ? fields : wrapData(dataClass, fields);
+  }
+
+  /** An instance of `dataClass` is stored as the plain object of its own fields. */
+  #unwrap(data: object): object {
+    const { dataClass } = this.options;
+    return dataClass !== undefined && data instanceof dataClass ? { ...data } : data;
   }
 
   #newToken(

@@ -17,6 +17,8 @@ export interface NewSession {
   readonly absoluteTimeout: number;
   readonly metadata: SessionMetadata;
   readonly data: string;
+  /** The app chose the token itself: somebody may have asked for it before, so its creation is announced. */
+  readonly given?: boolean;
 }
 
 /** A change of `data` on top of `base`. Everything else of the record stays as it is. */

@@ -27,6 +27,15 @@ export interface CreateSessionOptions {
   token?: string;
 }
 
+/** @publicApi */
+export interface GetSessionOptions {
+  /**
+   * Ask the store, for what must not be even `coherence.leaseMs` old: payments, changes of password and of rights.
+   * @default false
+   */
+  fresh?: boolean;
+}
+
 /**
  * Sessions by token. Inject it into your providers:
  *
@@ -67,10 +76,13 @@ export class SessionService<T extends object = SessionData> {
   /**
    * The session under a token, from the near cache where it holds a valid copy. Null for a token that is unknown,
    * expired, malformed or not even a string; that is no error. Reading does not count as use: see `touch`.
+   *
+   * A copy may lack changes that other processes made within the last `coherence.leaseMs`.
    */
-  get(token: unknown): Promise<ActiveSession<T> | null> {
+  get(token: unknown, options?: GetSessionOptions): Promise<ActiveSession<T> | null> {
+    if (options !== undefined) return this.#getWith(token, options);
     const cached = this.getCached(token);
-    return cached === null ? this.getStored(token) : Promise.resolve(cached);
+    return cached === null ? this.getStored(token, false) : Promise.resolve(cached);
   }
 
   /**
@@ -84,15 +96,15 @@ export class SessionService<T extends object = SessionData> {
   }
 
   /**
-   * The session under a token from the store, after `getCached` found nothing: each lookup counts as a hit or a miss.
+   * The session under a token from a file of the near cache or from the store, after `getCached` found nothing: each
+   * lookup counts as a hit or a miss.
    *
    * @internal for the guard
    */
-  async getStored(token: unknown): Promise<ActiveSession<T> | null> {
-    const fetched = await this.engine.fetch(token);
-    return (
-      fetched && new ActiveSession<T>(this.engine, token as string, fetched.record, 'store', fetched.data)
-    );
+  async getStored(token: unknown, fresh: boolean): Promise<ActiveSession<T> | null> {
+    const fetched = await this.engine.fetch(token, fresh);
+    if (fetched === null) return null;
+    return new ActiveSession<T>(this.engine, token as string, fetched.record, fetched.source, fetched.data);
   }
 
   /**
@@ -152,6 +164,14 @@ export class SessionService<T extends object = SessionData> {
     if (this.engine.touchIsDue(session)) session.touch().catch(() => undefined);
   }
 
+  async #getWith(token: unknown, options: GetSessionOptions): Promise<ActiveSession<T> | null> {
+    checkNames(options, GET_OPTION_NAMES);
+    const { fresh = false } = options;
+    if (typeof fresh !== 'boolean')
+      throw new SessionArgumentError('options.fresh', `must be true or false; got ${typeof fresh}.`);
+    return fresh ? this.getStored(token, true) : this.get(token);
+  }
+
   #active(token: unknown, record: SessionRecord): ActiveSession<T> {
     return new ActiveSession<T>(this.engine, token as string, record, 'store');
   }
@@ -184,6 +204,7 @@ export class SessionService<T extends object = SessionData> {
   }
 }
 
+const GET_OPTION_NAMES = ['fresh'];
 const OPTION_NAMES = ['userId', 'idleTimeout', 'absoluteTimeout', 'metadata', 'token'];
 
 function duration(name: string, value: Duration | undefined, fallback: number, max: number): number {

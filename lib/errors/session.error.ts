@@ -6,7 +6,8 @@ export type SessionErrorCode =
   | 'SESSION_GONE'
   | 'SESSION_CONFLICT'
   | 'SESSION_TOKEN_TAKEN'
-  | 'SESSION_STORE_UNAVAILABLE';
+  | 'SESSION_STORE_UNAVAILABLE'
+  | 'SESSION_NOT_REPLICATED';
 
 /**
  * Base of every error this package throws. No message, cause or property of one holds a token or session data;

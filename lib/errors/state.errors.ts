@@ -44,7 +44,7 @@ export class SessionConflictError extends SessionError {
  * @publicApi
  */
 export class SessionStoreUnavailableError extends SessionError {
-  override readonly name = 'SessionStoreUnavailableError';
+  override readonly name: string = 'SessionStoreUnavailableError';
 
   /**
    * @param operation what was being done, e.g. `get`
@@ -54,15 +54,45 @@ export class SessionStoreUnavailableError extends SessionError {
     readonly operation: string,
     detail: string,
     readonly outcomeUnknown: boolean,
-    options?: ErrorOptions,
+    options: ErrorOptions & { code?: 'SESSION_NOT_REPLICATED'; advice?: string } = {},
+  ) {
+    const {
+      code = 'SESSION_STORE_UNAVAILABLE',
+      advice = outcomeUnknown
+        ? 'It is unknown whether the write was applied; read the session again before repeating it.'
+        : 'Nothing was changed; try again when the store is reachable.',
+    } = options;
+    super(code, `The session store could not ${operation}: ${detail}. ${advice}`, options);
+  }
+}
+
+/**
+ * Only with the option `waitForReplicas`: sessions have ended on the master, but not enough replicas confirmed it in
+ * time. If the master is lost now, they may come back. Answered as 503, like its base.
+ *
+ * @publicApi
+ */
+export class SessionNotReplicatedError extends SessionStoreUnavailableError {
+  override readonly name = 'SessionNotReplicatedError';
+
+  /**
+   * @param ended ids of the sessions that were alive and have ended
+   * @param confirmed number of replicas that have it
+   */
+  constructor(
+    readonly ended: readonly string[],
+    readonly confirmed: number,
+    wanted: number,
+    waitedMs: number,
   ) {
     super(
-      'SESSION_STORE_UNAVAILABLE',
-      `The session store could not ${operation}: ${detail}. ` +
-        (outcomeUnknown
-          ? 'It is unknown whether the write was applied; read the session again before repeating it.'
-          : 'Nothing was changed; try again when the store is reachable.'),
-      options,
+      'make sure of the end of a session',
+      `${confirmed} of ${wanted} replicas (option "waitForReplicas") confirmed it within ${waitedMs} ms`,
+      true,
+      {
+        code: 'SESSION_NOT_REPLICATED',
+        advice: 'It has ended on the master; end it again when the replicas are back, to be sure.',
+      },
     );
   }
 }

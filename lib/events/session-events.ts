@@ -23,12 +23,51 @@ export interface SessionEventMap {
   message: { operation: InvalidationOperation; id: string; origin: string };
   /** A stored record could not be read; its session counts as absent. */
   undecodable: { id: string; reason: string };
+  /** The near cache may (`live`) or may not (`suspended`) answer; `reason` says why not. */
+  lease: { state: SubscriberState; epoch: number; reason: string | null };
+  /** Every `cache.reportInterval`. */
+  cacheReport: CacheStats;
+  /** A copy in a file could not be written, read or removed: the session is read from the store instead. */
+  cacheError: { operation: 'write' | 'read' | 'remove'; id: string | null; code: string };
   /** The store stopped (`false`) or started again (`true`) to answer. */
   storeAvailable: { available: boolean };
 }
 
-/** What an invalidation says happened to a session. */
-export type InvalidationOperation = 'update' | 'destroy';
+/** What an invalidation says happened to a session. `create` is only told of tokens that the app chose itself. */
+export type InvalidationOperation = 'create' | 'update' | 'destroy';
+
+/**
+ * - `off`: there is nothing to listen to (memory store, foreign store, or `cache: false`).
+ * - `connecting`: no subscription has been confirmed yet.
+ * - `live`: every change that Redis executed up to `leaseMs` ago has arrived.
+ * - `suspended`: a link was lost, or no proof came for `leaseMs`; copies are void until a new epoch begins.
+ *
+ * @publicApi
+ */
+export type SubscriberState = 'off' | 'connecting' | 'live' | 'suspended';
+
+/**
+ * The near cache: counts since start, and what it holds now.
+ *
+ * @publicApi
+ */
+export interface CacheStats {
+  /** Copies held, void ones included until they are replaced, evicted or found by the idle check. */
+  readonly entries: number;
+  /** Bytes of encoded data in them; of files, their sizes. */
+  readonly bytes: number;
+  readonly hits: number;
+  readonly misses: number;
+  /** Misses answered by a read that another one had begun. */
+  readonly sharedMisses: number;
+  /** Misses answered by remembering that there is no such session. */
+  readonly unknownHits: number;
+  readonly writes: number;
+  /** Copies that were not stored because the session changed, or the lease ended, while it was being read. */
+  readonly refusedFills: number;
+  readonly evictions: number;
+  readonly invalidations: number;
+}
 
 type Listener<K extends keyof SessionEventMap> = (payload: SessionEventMap[K]) => void;
 

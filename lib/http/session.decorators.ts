@@ -1,7 +1,7 @@
 import { createParamDecorator, SetMetadata, type ExecutionContext } from '@nestjs/common';
 import type { ActiveSession } from '../core/active-session.js';
 import { SessionArgumentError } from '../errors/caller.errors.js';
-import { SESSION_ACCESS, SESSION_OF_REQUEST } from '../session.constants.js';
+import { SESSION_ACCESS, SESSION_OF_REQUEST, SESSION_STRICT } from '../session.constants.js';
 
 /** How a route treats a request without a session. */
 export type SessionAccess = 'required' | 'optional' | 'public';
@@ -28,6 +28,16 @@ export const OptionalSession = (): MethodDecorator & ClassDecorator =>
  */
 export const PublicSession = (): MethodDecorator & ClassDecorator =>
   SetMetadata(SESSION_ACCESS, 'public' satisfies SessionAccess);
+
+/**
+ * For routes behind `SessionGuard`, on a method or a class: the session is read from the store for every request, never
+ * from the near cache. For what must not be even `coherence.leaseMs` behind a sign-out elsewhere: payments, changes of
+ * password and of rights. `@StrictSession(false)` on a method takes it back from its class.
+ *
+ * @publicApi
+ */
+export const StrictSession = (strict = true): MethodDecorator & ClassDecorator =>
+  SetMetadata(SESSION_STRICT, strict);
 
 /**
  * The request's session, as an `ActiveSession`; with a key, that field of its data (undefined when absent). Null on

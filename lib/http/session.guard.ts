@@ -9,10 +9,21 @@ import { Reflector } from '@nestjs/core';
 import type { ActiveSession } from '../core/active-session.js';
 import { SessionService } from '../core/session.service.js';
 import { SessionStoreUnavailableError } from '../errors/state.errors.js';
-import { SESSION_ACCESS, SESSION_OF_REQUEST, SESSION_TRANSPORT } from '../session.constants.js';
+import {
+  SESSION_ACCESS,
+  SESSION_OF_REQUEST,
+  SESSION_STRICT,
+  SESSION_TRANSPORT,
+} from '../session.constants.js';
 import { toHttpException } from './http-errors.js';
 import type { GuardedRequest, SessionAccess } from './session.decorators.js';
 import type { RequestHeaders, TokenTransport } from './token-transport.js';
+
+interface RoutePolicy {
+  readonly target: object;
+  readonly access: SessionAccess | undefined;
+  readonly strict: boolean;
+}
 
 /**
  * Lets a request through if it carries the token of a live session, and leaves the session for `@Session()`.
@@ -26,6 +37,8 @@ import type { RequestHeaders, TokenTransport } from './token-transport.js';
  */
 @Injectable()
 export class SessionGuard implements CanActivate {
+  readonly #policies = new WeakMap<object, RoutePolicy>();
+
   constructor(
     @Inject(SessionService) private readonly sessions: SessionService<object>,
     @Inject(SESSION_TRANSPORT) private readonly transport: TokenTransport,
@@ -35,16 +48,13 @@ export class SessionGuard implements CanActivate {
   // Answers without a promise where the near cache does: that is nearly every request.
   canActivate(context: ExecutionContext): boolean | Promise<boolean> {
     const request = this.getRequest(context);
-    const access = this.reflector.getAllAndOverride<SessionAccess | undefined>(SESSION_ACCESS, [
-      context.getHandler(),
-      context.getClass(),
-    ]);
+    const { access, strict } = this.#policyOf(context);
     if (access === 'public') return accept(request, null);
     const token = this.transport.read(request);
     if (token === undefined) return this.#decide(context, request, access, null);
-    const cached = this.sessions.getCached(token);
+    const cached = strict ? null : this.sessions.getCached(token);
     if (cached !== null) return this.#decide(context, request, access, cached);
-    return this.#load(context, request, access, token);
+    return this.#load(context, request, access, token, strict);
   }
 
   /** Override it for transports in which the request lies elsewhere. */
@@ -57,15 +67,32 @@ export class SessionGuard implements CanActivate {
     return new UnauthorizedException();
   }
 
+  /** What the decorators of a route say never changes, and looking it up costs more than a hit of the near cache. */
+  #policyOf(context: ExecutionContext): RoutePolicy {
+    const handler = context.getHandler();
+    const target = context.getClass();
+    const known = this.#policies.get(handler);
+    if (known !== undefined && known.target === target) return known; // a handler may be inherited by several classes
+    const read = <V>(key: string) => this.reflector.getAllAndOverride<V | undefined>(key, [handler, target]);
+    const policy = {
+      target,
+      access: read<SessionAccess>(SESSION_ACCESS),
+      strict: read<boolean>(SESSION_STRICT) === true,
+    };
+    this.#policies.set(handler, policy);
+    return policy;
+  }
+
   async #load(
     context: ExecutionContext,
     request: GuardedRequest,
     access: SessionAccess | undefined,
     token: string,
+    strict: boolean,
   ): Promise<boolean> {
     let session: ActiveSession<object> | null;
     try {
-      session = await this.sessions.getStored(token);
+      session = await this.sessions.getStored(token, strict);
     } catch (error) {
       if (error instanceof SessionStoreUnavailableError) throw toHttpException(error);
       throw error;

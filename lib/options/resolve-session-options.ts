@@ -1,4 +1,5 @@
 import { randomBytes } from 'node:crypto';
+import { resolve } from 'node:path';
 import { SessionOptionsError } from '../errors/caller.errors.js';
 import {
   checkBoolean,
@@ -32,7 +33,10 @@ const KNOWN: readonly (keyof SessionModuleOptions)[] = [
   'allowGivenTokens',
   'maxDataBytes',
   'commandTimeout',
+  'dataClass',
+  'waitForReplicas',
   'cache',
+  'coherence',
   'transport',
   'cookie',
   'events',
@@ -101,7 +105,10 @@ export function resolveSessionOptions(input: SessionModuleOptions = {}): Resolve
       min: 10,
       max: LIMITS.commandTimeout,
     }),
+    dataClass: checkDataClass(input.dataClass),
+    waitForReplicas: resolveWaitForReplicas(input),
     cache: resolveCache(input.cache),
+    coherence: resolveCoherence(input.coherence),
     transport: resolveTransport(input.transport),
     cookie: resolveCookie(input.cookie),
     events: resolveEvents(input.events),
@@ -167,12 +174,7 @@ function checkRedis(option: 'redis' | 'subscriber', value: RedisOption): RedisOp
     );
   }
   const settings: object = isClient(value) ? value.options : value;
-  if ('sentinels' in settings && settings.sentinels) {
-    throw new SessionOptionsError(
-      option,
-      'names sentinels, which this version does not support. Pass a single Redis.',
-    );
-  }
+  if ('sentinels' in settings && settings.sentinels) checkSentinel(option, settings);
   if ('cluster' in settings) {
     throw new SessionOptionsError(
       option,
@@ -180,6 +182,31 @@ function checkRedis(option: 'redis' | 'subscriber', value: RedisOption): RedisOp
     );
   }
   return value;
+}
+
+function checkSentinel(
+  option: string,
+  settings: { sentinels?: unknown; name?: unknown; role?: unknown },
+): void {
+  const { sentinels, name, role } = settings;
+  if (!Array.isArray(sentinels) || sentinels.length === 0) {
+    throw new SessionOptionsError(
+      `${option}.sentinels`,
+      `must name at least one sentinel; got ${shown(sentinels)}. Write [{ host: '10.0.0.1', port: 26379 }].`,
+    );
+  }
+  if (typeof name !== 'string' || name === '') {
+    throw new SessionOptionsError(
+      `${option}.name`,
+      `must be the name under which the sentinels know the master; got ${shown(name)}. Write e.g. 'mymaster'.`,
+    );
+  }
+  if (role !== undefined && role !== 'master') {
+    throw new SessionOptionsError(
+      `${option}.role`,
+      `must be 'master'; got ${shown(role)}. Replicas lag behind: drop the option.`,
+    );
+  }
 }
 
 function isClient(value: object): value is { duplicate: () => unknown; options: object } {
@@ -226,7 +253,61 @@ function checkStore(store: SessionModuleOptions['store']): SessionModuleOptions[
   return store;
 }
 
-const KNOWN_CACHE: readonly (keyof SessionCacheOptions)[] = ['maxEntries', 'ttlRatio', 'maxAge', 'clearCron'];
+function checkDataClass(value: SessionModuleOptions['dataClass']): SessionModuleOptions['dataClass'] {
+  // A class has a prototype; arrow functions and methods, which cannot be constructed, have none.
+  if (value === undefined || (typeof value === 'function' && typeof value.prototype === 'object'))
+    return value;
+  throw new SessionOptionsError(
+    'dataClass',
+    `must be a class; got ${typeof value === 'function' ? 'a function that cannot be constructed' : shown(value)}. Write class Data { … } and pass Data.`,
+  );
+}
+
+function resolveWaitForReplicas(input: SessionModuleOptions): number {
+  const count = checkInteger('waitForReplicas', input.waitForReplicas, DEFAULTS.waitForReplicas, {
+    min: 0,
+    max: LIMITS.waitForReplicas,
+  });
+  if (count > 0 && input.redis === undefined) {
+    throw new SessionOptionsError(
+      'waitForReplicas',
+      `is ${count}, but only Redis has replicas to wait for. Set "redis" too, or drop it.`,
+    );
+  }
+  return count;
+}
+
+function resolveCoherence(input: SessionModuleOptions['coherence']) {
+  const coherence = checkGroup('coherence', input, ['leaseMs', 'heartbeatMs']);
+  const leaseMs = checkInteger(
+    'coherence.leaseMs',
+    coherence.leaseMs,
+    DEFAULTS.coherence.leaseMs,
+    LIMITS.leaseMs,
+  );
+  // Two heartbeats must fit into a lease, or each that comes late would end it.
+  const heartbeatMs = checkInteger(
+    'coherence.heartbeatMs',
+    coherence.heartbeatMs,
+    Math.min(DEFAULTS.coherence.heartbeatMs, Math.floor(leaseMs / 4)),
+    { min: LIMITS.heartbeatMs, max: Math.floor(leaseMs / 2) },
+  );
+  return Object.freeze({ leaseMs, heartbeatMs });
+}
+
+const KNOWN_CACHE: readonly (keyof SessionCacheOptions)[] = [
+  'maxEntries',
+  'ttlRatio',
+  'maxAge',
+  'clearCron',
+  'idleCheckInterval',
+  'idleCheckPerCount',
+  'reportInterval',
+  'type',
+  'directory',
+  'encoder',
+  'decoder',
+];
 
 function resolveCache(input: SessionModuleOptions['cache']): ResolvedCacheOptions | false {
   if (input === false) return false;
@@ -257,6 +338,75 @@ function resolveCache(input: SessionModuleOptions['cache']): ResolvedCacheOption
       max: LIMITS.maxAge,
     }),
     clearCron,
+    idleCheckIntervalMs: checkDuration(
+      'cache.idleCheckInterval',
+      cache.idleCheckInterval,
+      DEFAULTS.cache.idleCheckInterval,
+      { min: 0, max: LIMITS.interval },
+    ),
+    idleCheckPerCount: checkInteger(
+      'cache.idleCheckPerCount',
+      cache.idleCheckPerCount,
+      DEFAULTS.cache.idleCheckPerCount,
+      { min: 1, max: LIMITS.idleCheckPerCount },
+    ),
+    reportIntervalMs: checkDuration(
+      'cache.reportInterval',
+      cache.reportInterval,
+      DEFAULTS.cache.reportInterval,
+      { min: 0, max: LIMITS.interval },
+    ),
+    files: resolveFiles(cache),
+  });
+}
+
+function resolveFiles(cache: SessionCacheOptions): ResolvedCacheOptions['files'] {
+  const { type, directory, encoder, decoder } = cache;
+  if (type !== undefined && type !== 'memory' && type !== 'file') {
+    throw new SessionOptionsError(
+      'cache.type',
+      `must be 'memory' or 'file'; got ${shown(type)}. Write e.g. 'memory'.`,
+    );
+  }
+  if (directory !== undefined && (typeof directory !== 'string' || !/^[^\0]+$/.test(directory))) {
+    throw new SessionOptionsError(
+      'cache.directory',
+      `must be the path of a directory; got ${shown(directory)}. Write e.g. '/var/cache/my-app'.`,
+    );
+  }
+  for (const [name, codec] of Object.entries({ encoder, decoder })) {
+    if (codec !== undefined && typeof codec !== 'function') {
+      throw new SessionOptionsError(
+        `cache.${name}`,
+        `must be a function; got ${shown(codec)}. Write e.g. ${name === 'encoder' ? 'JSON.stringify' : 'JSON.parse'}.`,
+      );
+    }
+  }
+  if ((encoder === undefined) !== (decoder === undefined)) {
+    const [given, missing] = encoder === undefined ? ['decoder', 'encoder'] : ['encoder', 'decoder'];
+    throw new SessionOptionsError(
+      `cache.${missing}`,
+      `is missing, though cache.${given} is set: one undoes what the other does. Set both or none.`,
+    );
+  }
+  if (type === 'file' && directory === undefined) {
+    throw new SessionOptionsError(
+      'cache.directory',
+      "must be set for cache.type 'file'. Write e.g. '/var/cache/my-app'.",
+    );
+  }
+  if (type === 'memory' || directory === undefined) {
+    const idle = directory !== undefined ? 'directory' : encoder !== undefined ? 'encoder' : undefined;
+    if (idle === undefined) return null;
+    throw new SessionOptionsError(
+      `cache.${idle}`,
+      "has no effect on copies in memory. Set cache.directory and cache.type 'file', or drop it.",
+    );
+  }
+  return Object.freeze({
+    directory: resolve(directory),
+    encoder: encoder ?? JSON.stringify,
+    decoder: decoder ?? JSON.parse,
   });
 }
 

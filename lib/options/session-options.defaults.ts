@@ -9,7 +9,17 @@ export const DEFAULTS = {
   allowGivenTokens: false,
   maxDataBytes: 256 * 1024,
   commandTimeout: 1_000,
-  cache: { maxEntries: 10_000, ttlRatio: 1, maxAge: 60_000 },
+  waitForReplicas: 0,
+  cache: {
+    maxEntries: 10_000,
+    ttlRatio: 1,
+    maxAge: 60_000,
+    idleCheckInterval: 0,
+    idleCheckPerCount: 30,
+    reportInterval: 0,
+  },
+  /** Where a quarter of `leaseMs` is less than `heartbeatMs`, that quarter is the default. */
+  coherence: { leaseMs: 2_000, heartbeatMs: 500 },
   transport: ['cookie', 'bearer'],
   cookie: { name: '__Host-sid' },
 } as const;
@@ -25,6 +35,12 @@ export const LIMITS = {
   maxAge: 86_400_000,
   /** Places of an LRU are set aside at once: 16 million take some 600 MB. */
   entries: 2 ** 24,
+  leaseMs: { min: 100, max: 60_000 },
+  heartbeatMs: 10,
+  /** A Node timer holds at most this. */
+  interval: 2 ** 31 - 1,
+  idleCheckPerCount: 1_000_000,
+  waitForReplicas: 100,
   maxDataBytes: 64 * 1024 * 1024,
   keyPrefixLength: 64,
   /** A partition number is one byte of the token. */

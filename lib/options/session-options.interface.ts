@@ -1,4 +1,6 @@
 import type { Redis, RedisOptions } from 'ioredis';
+import type { SessionDataClass } from '../core/session-data.js';
+import type { SessionRecord } from '../core/session-record.interface.js';
 import type { SessionStore } from '../core/session-store.js';
 import type { SessionEventMap } from '../events/session-events.js';
 
@@ -19,8 +21,9 @@ export type TransportOption = 'cookie' | 'bearer' | { header: string };
  */
 export interface SessionModuleOptions {
   /**
-   * Redis (or Valkey) 7.0 or newer: a URL, ioredis options, or an ioredis client. A client is only copied
-   * (`duplicate()`): it is never put into subscriber mode and never closed by this package.
+   * Redis (or Valkey) 7.0 or newer: a URL, ioredis options, or an ioredis client; with Sentinel, options or a client
+   * with `sentinels` and `name`. A client is only copied (`duplicate()`): it is never put into subscriber mode and
+   * never closed by this package.
    * @default absent: the embedded memory store, for one process
    */
   redis?: string | RedisOptions | Redis;
@@ -90,8 +93,26 @@ export interface SessionModuleOptions {
    */
   commandTimeout?: Duration;
 
+  /**
+   * A class that `session.data` is an instance of, for getters and methods. It is constructed with the stored fields;
+   * those its constructor does not take over are assigned. What is stored are its own enumerable fields.
+   * @default absent: plain objects
+   */
+  dataClass?: SessionDataClass;
+
+  /**
+   * How many replicas must confirm the end of a session before `destroy`, `kill` and `killUser` resolve (Redis `WAIT`, on
+   * a connection of its own), so that a failover cannot bring it back. When fewer do within half of `commandTimeout`:
+   * `SessionNotReplicatedError`. At most 100.
+   * @default 0
+   */
+  waitForReplicas?: number;
+
   /** The near cache of this process, or `false` for none. */
   cache?: false | SessionCacheOptions;
+
+  /** How far behind the store the near cache may be. */
+  coherence?: SessionCoherenceOptions;
 
   /** Where requests carry the token; the first that has one wins. @default ['cookie', 'bearer'] */
   transport?: TransportOption | readonly TransportOption[];
@@ -117,6 +138,62 @@ export interface SessionCacheOptions {
    * @default absent: never
    */
   clearCron?: string;
+  /**
+   * Looks for copies that will not be served any more, this often, and drops them; 0 = never (they make room when the
+   * cache is full).
+   * @default 0
+   */
+  idleCheckInterval?: Duration;
+  /** How many copies each of these looks at; the next one goes on from there. @default 30 */
+  idleCheckPerCount?: number;
+  /** Emits `cacheReport` with the cache's statistics, and logs them, this often; 0 = never. @default 0 */
+  reportInterval?: Duration;
+  /**
+   * Where copies lie. In a file they take no memory, and a read of one takes a disk access.
+   * @default 'file' if `directory` is set, else 'memory'
+   */
+  type?: 'memory' | 'file';
+  /**
+   * Directory for copies in files. Made if it is not there; each process keeps to a subdirectory of its own, which it
+   * removes when it ends. Several processes may share it.
+   */
+  directory?: string;
+  /** Makes of a record what is written to its file, e.g. encrypted or compressed. @default JSON.stringify */
+  encoder?: CacheEncoder;
+  /** Makes a record of what `encoder` made; gets a string for a string and a Buffer for bytes. @default JSON.parse */
+  decoder?: CacheDecoder;
+}
+
+/**
+ * May be asynchronous. If it throws, the session is not kept in a file, and `cacheError` is emitted.
+ *
+ * @publicApi
+ */
+export type CacheEncoder = (record: SessionRecord) => string | Uint8Array | Promise<string | Uint8Array>;
+
+/**
+ * May be asynchronous. If it throws, or returns something else than was encoded, the session is read from the store,
+ * and `cacheError` is emitted.
+ *
+ * @publicApi
+ */
+// A method's type: so a function that takes only strings, such as JSON.parse, may stand for it.
+export type CacheDecoder = { decode(encoded: string | Buffer): unknown }['decode'];
+
+/** @publicApi */
+export interface SessionCoherenceOptions {
+  /**
+   * A session that was ended or changed anywhere is served from no near cache for longer than this many milliseconds,
+   * whatever happens to connections and processes: 100 to 60000.
+   * @default 2000
+   */
+  leaseMs?: number;
+  /**
+   * How often the subscriber proves that it has missed nothing, in milliseconds: 10 to half of `leaseMs`. Each proof
+   * costs Redis about 10 µs.
+   * @default 500, or a quarter of `leaseMs` where that is less
+   */
+  heartbeatMs?: number;
 }
 
 /** @publicApi */
@@ -153,7 +230,10 @@ export interface ResolvedSessionOptions {
   readonly allowGivenTokens: boolean;
   readonly maxDataBytes: number;
   readonly commandTimeoutMs: number;
+  readonly dataClass: SessionDataClass | undefined;
+  readonly waitForReplicas: number;
   readonly cache: ResolvedCacheOptions | false;
+  readonly coherence: Readonly<Required<SessionCoherenceOptions>>;
   readonly transport: readonly TransportOption[];
   readonly cookie: Readonly<Required<SessionCookieOptions>>;
   readonly events: Readonly<SessionEventCallbacks>;
@@ -164,4 +244,13 @@ export interface ResolvedCacheOptions {
   readonly ttlRatio: number;
   readonly maxAgeMs: number;
   readonly clearCron: string | undefined;
+  readonly idleCheckIntervalMs: number;
+  readonly idleCheckPerCount: number;
+  readonly reportIntervalMs: number;
+  /** Null: copies lie in memory. */
+  readonly files: {
+    readonly directory: string;
+    readonly encoder: CacheEncoder;
+    readonly decoder: CacheDecoder;
+  } | null;
 }

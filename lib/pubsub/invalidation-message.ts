@@ -10,7 +10,7 @@ export interface InvalidationMessage {
   readonly origin: string;
 }
 
-const FORM = /^(update|destroy) ([A-Za-z0-9_-]{23}) (\d{1,16}) ([A-Za-z0-9._:~-]{1,64})$/;
+const FORM = /^(create|update|destroy) ([A-Za-z0-9_-]{23}) (\d{1,16}) ([A-Za-z0-9._:~-]{1,64})$/;
 /** operation 7, id 23, version 16, origin 64 and three spaces. */
 const MAX_LENGTH = 113;
 

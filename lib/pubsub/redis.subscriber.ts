@@ -1,19 +1,11 @@
 import { Logger } from '@nestjs/common';
 import type { Redis } from 'ioredis';
+import { SYSTEM_CLOCK, type Clock } from '../core/clock.js';
 import type { InvalidationSource } from '../core/session-cache.interface.js';
 import type { StoreConnection } from '../core/store-connection.interface.js';
-import type { SessionEvents } from '../events/session-events.js';
+import type { SessionEvents, SubscriberState } from '../events/session-events.js';
 import { parseInvalidation } from './invalidation-message.js';
-
-/**
- * - `off`: there is nothing to listen to (memory store, foreign store, or `cache: false`).
- * - `connecting`: no subscription has been confirmed yet.
- * - `live`: every change since the epoch began has arrived or will arrive on this connection.
- * - `suspended`: the link was lost; copies are void until a new epoch begins.
- *
- * @publicApi
- */
-export type SubscriberState = 'off' | 'connecting' | 'live' | 'suspended';
+import { Lease } from './lease.js';
 
 /** What the composition root hands over when there is a Redis. */
 export interface SubscriberLink {
@@ -23,6 +15,26 @@ export interface SubscriberLink {
   /** The store's command connection C. */
   readonly commands: StoreConnection;
   readonly instanceId: string;
+  readonly leaseMs: number;
+  readonly heartbeatMs: number;
+}
+
+/**
+ * Counts since start.
+ *
+ * @publicApi
+ */
+export interface SubscriberCounts {
+  /** Epochs begun: the first, and one after each loss of a link or of the proof. */
+  readonly epochs: number;
+  /** Heartbeats answered. */
+  readonly heartbeats: number;
+  /** Invalidations received, this process's own among them. */
+  readonly messages: number;
+  /** Messages on the channel that were no invalidations. */
+  readonly malformed: number;
+  /** Copies that were not stored because the session changed, or the lease ended, while it was being read. */
+  readonly refusedFills: number;
 }
 
 /** After an epoch could not be opened (no rights on the channel, C not back yet), the next try comes after this. */
@@ -31,54 +43,96 @@ const RETRY_MS = 250;
 /**
  * Receives what other processes changed, on a connection of its own, and knows whether it may have missed something.
  *
- * An **epoch** is a stretch of time in which nothing can have been missed: it ends when either connection breaks, and
- * a new one begins only when the subscription is confirmed, both connections are attached to the same master, and that
- * master has answered on S (COHERENCE rules 2 and 3). Copies of an earlier epoch are never served.
+ * An **epoch** is a stretch of time in which nothing can have been missed: it ends when either connection breaks or no
+ * proof came for `leaseMs`, and a new one begins only when the subscription is confirmed, both connections are attached
+ * to the same master, and that master has answered on S (COHERENCE rules 2 and 3). Copies of an earlier epoch are never
+ * served.
+ *
+ * Within an epoch the **lease** allows to answer from copies: a heartbeat every `heartbeatMs` asks the server on S.
+ * What it published before its answer has come in before the answer, so at the moment the question was sent nothing
+ * was missing (rule 4).
  *
  * @publicApi
  */
 export class RedisSubscriber implements InvalidationSource {
   readonly #logger = new Logger('SessionModule');
   readonly #listeners: ((id: string, version: number) => void)[] = [];
+  readonly #lease: Lease;
   #client: Redis | undefined;
   #retry: NodeJS.Timeout | undefined;
+  #heart: NodeJS.Timeout | undefined;
+  /** Asks the master something on S that it answers after all it has published. */
+  #ask: (client: Redis) => Promise<void> = askRole;
+  /** The state but for time: a lease may have run out that no timer has seen yet. */
   #state: SubscriberState;
   #epoch = 0;
+  #epochs = 0;
+  #heartbeats = 0;
   #messages = 0;
   #malformed = 0;
+  #refusedFills = 0;
   #closed = false;
   #lastProblem = '';
 
+  /**
+   * @internal provided by `SessionModule`
+   *
+   * @param link null when there is nothing to listen to
+   * @param liveWithoutLink whether copies may be kept then (this process is the only writer)
+   */
   constructor(
     private readonly link: SubscriberLink | null,
     private readonly events: SessionEvents,
-    /** Without a link: whether copies may be kept (this process is the only writer). */
     private readonly liveWithoutLink: boolean,
+    private readonly clock: Clock = SYSTEM_CLOCK,
   ) {
     this.#state = link === null ? 'off' : 'connecting';
+    this.#lease = new Lease(link?.leaseMs ?? 0);
   }
 
   get state(): SubscriberState {
-    return this.#state;
+    return this.#state === 'live' && !this.live ? 'suspended' : this.#state;
   }
 
   /** True while copies may be served and stored. */
   get live(): boolean {
-    return this.#state === 'live' || (this.#state === 'off' && this.liveWithoutLink);
+    return this.isLiveAt(this.clock.monotonic());
   }
 
+  /** @internal */
+  isLiveAt(now: number): boolean {
+    return this.#state === 'live' ? this.#lease.holdsAt(now) : this.#state === 'off' && this.liveWithoutLink;
+  }
+
+  /** Grows whenever copies become void. */
   get epoch(): number {
     return this.#epoch;
   }
 
-  /** Invalidations received, and messages that were none. */
-  get counts(): { readonly messages: number; readonly malformed: number } {
-    return { messages: this.#messages, malformed: this.#malformed };
+  /** Milliseconds since the newest proof that nothing was missed; null when there is none in this epoch. */
+  get proofAge(): number | null {
+    const age = this.#lease.ageAt(this.clock.monotonic());
+    return age === Infinity ? null : age;
+  }
+
+  get counts(): SubscriberCounts {
+    return {
+      epochs: this.#epochs,
+      heartbeats: this.#heartbeats,
+      messages: this.#messages,
+      malformed: this.#malformed,
+      refusedFills: this.#refusedFills,
+    };
   }
 
   /** @internal */
   onInvalidation(listener: (id: string, version: number) => void): void {
     this.#listeners.push(listener);
+  }
+
+  /** @internal */
+  countRefusedFill(): void {
+    this.#refusedFills++;
   }
 
   /** @internal Begins to connect; does not wait for it. */
@@ -87,14 +141,15 @@ export class RedisSubscriber implements InvalidationSource {
     const client = await this.link.connect();
     this.#client = client;
     client.on('error', () => undefined); // 'close' follows, and ends the epoch
-    client.on('close', () => this.#endEpoch());
-    client.on('end', () => this.#endEpoch());
+    client.on('close', () => this.#endEpoch('the subscriber connection was lost'));
+    client.on('end', () => this.#endEpoch('the subscriber connection was lost'));
     client.on('ready', () => void this.#beginEpoch(client));
     client.on('message', (_channel: string, text: unknown) => this.#receive(text));
     this.link.commands.onLost(() => {
-      this.#endEpoch();
+      this.#endEpoch('the command connection was lost');
       this.#reconnect();
     });
+    this.#heart = setInterval(() => this.#beat(client), this.link.heartbeatMs).unref();
     client.connect().catch(() => undefined); // retried by the connection's own strategy
   }
 
@@ -102,37 +157,91 @@ export class RedisSubscriber implements InvalidationSource {
   async close(): Promise<void> {
     this.#closed = true;
     clearTimeout(this.#retry);
-    this.#endEpoch();
+    clearInterval(this.#heart);
+    this.#endEpoch('the app is shutting down');
     this.#client?.disconnect();
   }
 
   async #beginEpoch(client: Redis): Promise<void> {
     const epoch = this.#epoch;
+    let askedAt: number;
     try {
       // Asked before SUBSCRIBE: on RESP2 a subscribed connection answers nothing but PING.
-      const [info, role] = await Promise.all([
-        client.info('server'),
-        client.call('ROLE') as Promise<unknown[]>,
-      ]);
-      if (role[0] !== 'master') throw new Error('the subscriber connection is not attached to a master');
+      const [info] = await Promise.all([client.info('server'), askRole(client)]);
       const runId = /^run_id:(\w+)/m.exec(info)?.[1];
       await client.subscribe(this.link!.channel);
       if (runId === undefined || runId !== (await this.link!.commands.serverRunId())) {
         throw new Error('the subscriber and the command connection are attached to different servers');
       }
-      await client.ping();
+      askedAt = this.clock.monotonic();
+      await this.#firstHeartbeat(client);
     } catch (error) {
       this.#onProblem(error instanceof Error ? error.message : 'unknown error');
       return;
     }
     if (epoch !== this.#epoch || this.#closed) return; // the link broke meanwhile; the next 'ready' tries again
     this.#lastProblem = '';
-    this.#state = 'live';
+    this.#epochs++;
+    this.#lease.prove(askedAt);
+    this.#become('live', null);
   }
 
-  #endEpoch(): void {
+  /** On RESP3 a subscribed connection takes commands, so one question answers both; on RESP2 it takes two. */
+  async #firstHeartbeat(client: Redis): Promise<void> {
+    this.#ask = askRole;
+    try {
+      await this.#ask(client);
+    } catch (error) {
+      if (!isSubscriberMode(error)) throw error;
+      const { commands } = this.link!;
+      // A demoted server keeps S open and answers PING. That C is attached to the same one is known since the epoch
+      // began, for the loss of either connection ends it.
+      this.#ask = async (subscribed) => {
+        const [, role] = await Promise.all([subscribed.ping(), commands.serverRole()]);
+        mustBeMaster(role);
+      };
+      await this.#ask(client);
+    }
+  }
+
+  #beat(client: Redis): void {
+    if (this.#state !== 'live') return;
+    const epoch = this.#epoch;
+    const askedAt = this.clock.monotonic();
+    if (this.#hasLapsed(askedAt)) return;
+    this.#ask(client).then(
+      () => {
+        if (epoch !== this.#epoch || this.#hasLapsed(this.clock.monotonic())) return;
+        this.#heartbeats++;
+        this.#lease.prove(askedAt);
+      },
+      (error: unknown) => {
+        // A broken link ends the epoch by itself. Anything else is an answer, and not the one that is needed.
+        if (epoch !== this.#epoch || client.status !== 'ready') return;
+        if (error instanceof NotMasterError) this.link!.commands.giveUp();
+        this.#endEpoch(error instanceof Error ? error.message : 'unknown error');
+        this.#onProblem(error instanceof Error ? error.message : 'unknown error');
+      },
+    );
+  }
+
+  /** A lease that ran out does not come back: its connection is suspect, and a new epoch begins on a new one. */
+  #hasLapsed(now: number): boolean {
+    if (this.#lease.holdsAt(now)) return false;
+    this.#endEpoch(`no proof for ${this.link!.leaseMs} ms`);
+    this.#reconnect();
+    return true;
+  }
+
+  #endEpoch(reason: string): void {
     this.#epoch++;
-    if (this.#state === 'live') this.#state = 'suspended';
+    this.#lease.end();
+    if (this.#state === 'live') this.#become('suspended', reason);
+  }
+
+  #become(state: SubscriberState, reason: string | null): void {
+    this.#state = state;
+    this.events.emit('lease', { state, epoch: this.#epoch, reason });
   }
 
   #onProblem(message: string): void {
@@ -166,4 +275,20 @@ export class RedisSubscriber implements InvalidationSource {
     for (const listener of this.#listeners) listener(id, operation === 'destroy' ? Infinity : version);
     if (origin !== this.link!.instanceId) this.events.emit('message', { operation, id, origin });
   }
+}
+
+class NotMasterError extends Error {}
+
+function mustBeMaster(role: unknown): void {
+  if (role !== 'master') throw new NotMasterError('the subscriber connection is not attached to a master');
+}
+
+async function askRole(client: Redis): Promise<void> {
+  const reply = (await client.call('ROLE')) as unknown[];
+  mustBeMaster(reply[0]);
+}
+
+/** What ioredis says to a command that a subscribed RESP2 connection does not take; nothing has been sent. */
+function isSubscriberMode(error: unknown): boolean {
+  return error instanceof Error && /subscriber mode/.test(error.message);
 }

@@ -89,7 +89,9 @@ export class MemorySessionStore extends SessionStore {
 
   async create(session: NewSession): Promise<CreateResult> {
     if (this.#live(session.id) !== undefined) return { status: 'taken' };
-    return { status: 'created', ...this.#add(session) };
+    const added = this.#add(session);
+    this.#announce(session.id, added.record.version);
+    return { status: 'created', ...added };
   }
 
   async get(id: string): Promise<LoadedSession | null> {

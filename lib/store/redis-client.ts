@@ -29,6 +29,19 @@ const OURS = {
 } satisfies RedisOptions;
 
 /**
+ * With Sentinel: always the master; a new one is moved to as soon as the sentinels say so, also while the old one hangs;
+ * and sentinels are asked again quickly, none for longer than the socket may be silent.
+ */
+const oursForSentinel = (socketTimeoutMs: number) =>
+  ({
+    role: 'master',
+    failoverDetector: true,
+    sentinelCommandTimeout: socketTimeoutMs,
+    sentinelRetryStrategy: OURS.retryStrategy,
+    sentinelReconnectStrategy: OURS.retryStrategy,
+  }) satisfies RedisOptions;
+
+/**
  * A connection of our own to where `source` points. ioredis is loaded here and only here, so that an app without
  * `redis` never loads it. Not connected yet.
  *
@@ -44,12 +57,19 @@ export async function openOwnClient(
     connectionName: name,
     socketTimeout: socketTimeoutMs,
     connectTimeout: socketTimeoutMs,
+    ...(usesSentinel(source) ? oursForSentinel(socketTimeoutMs) : {}),
   };
   if (typeof source === 'object' && 'duplicate' in source) return (source as Redis).duplicate(ours);
   const { Redis } = await import('ioredis');
   return typeof source === 'string'
     ? new Redis(withoutQuery(source, ours), ours)
     : new Redis({ ...source, ...ours });
+}
+
+function usesSentinel(source: RedisSource): boolean {
+  if (typeof source === 'string') return false;
+  const options = 'duplicate' in source ? (source as Redis).options : source;
+  return Array.isArray(options.sentinels) && options.sentinels.length > 0;
 }
 
 /** ioredis lets the query of a URL win over options; ours must hold, so their names are taken out of it. */

@@ -16,7 +16,7 @@ import type { Script } from './scripts/script.js';
 type Argument = string | number;
 
 /** A server that failed its check is asked again, on a new link, after this time. */
-const RECHECK_MS = 1_000;
+const RECHECK_MS = 250;
 
 /** A reply, and whether an earlier try of the same command may have been run without our learning of it. */
 export interface Reply {
@@ -108,10 +108,26 @@ export class RedisConnection implements StoreConnection {
   }
 
   async serverRunId(): Promise<string> {
-    if (!this.#usable || this.#client === null) throw new Error('the command connection is down');
-    const runId = /^run_id:(\w+)/m.exec(await this.#client.info('server'))?.[1];
+    const runId = /^run_id:(\w+)/m.exec(await this.#attached().info('server'))?.[1];
     if (runId === undefined) throw new Error('the server does not tell its run_id');
     return runId;
+  }
+
+  async serverRole(): Promise<string> {
+    const [role] = (await this.#attached().call('ROLE')) as unknown[];
+    return String(role);
+  }
+
+  giveUp(): void {
+    const client = this.#client;
+    if (!this.#usable || client === null) return; // it has been, or a check is under way
+    this.#onLost(); // at once, and not when the socket has closed
+    client.disconnect(true);
+  }
+
+  #attached(): Redis {
+    if (!this.#usable || this.#client === null) throw new Error('the command connection is down');
+    return this.#client;
   }
 
   /**
@@ -133,6 +149,33 @@ export class RedisConnection implements StoreConnection {
         ? client.eval(script.lua, keys.length, ...keys, ...args)
         : client.evalsha(script.sha, keys.length, ...keys, ...args),
     );
+  }
+
+  /**
+   * Runs a writing script, then waits until replicas have what it wrote. Blocks the connection meanwhile, and covers
+   * only what was written on it: it is for connections of its own.
+   *
+   * @param replicas how many to wait for
+   * @param waitMs for how long at most
+   */
+  async runReplicated(
+    operation: string,
+    script: Script,
+    keys: readonly string[],
+    args: readonly Argument[],
+    replicas: number,
+    waitMs: number,
+  ): Promise<Reply & { readonly replicas: number }> {
+    const { value: both, uncertain } = await this.#send(operation, true, (client, forgotten) =>
+      Promise.all([
+        forgotten
+          ? client.eval(script.lua, keys.length, ...keys, ...args)
+          : client.evalsha(script.sha, keys.length, ...keys, ...args),
+        client.wait(replicas, waitMs),
+      ]),
+    );
+    const [value, confirmed] = both as [unknown, number];
+    return { value, uncertain, replicas: confirmed };
   }
 
   /** Runs plain read commands. */
@@ -211,10 +254,7 @@ export class RedisConnection implements StoreConnection {
             if (settled) return;
             cause = withoutArguments(error);
             if (isReply(error)) {
-              if (isNotMaster(error)) {
-                this.#onLost(); // at once, and not when the socket has closed
-                client.disconnect(true);
-              }
+              if (isNotMaster(error)) this.giveUp();
               // An error reply means that this try changed nothing, but in the middle of a script; an earlier one may have.
               sent = uncertain || isMidScript(error);
               if (isNoScript(error)) {

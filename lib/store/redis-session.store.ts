@@ -17,9 +17,9 @@ import { withRandomBytes } from '../core/random-pool.js';
 import { partitionOfId, partitionOfUser } from '../core/session-token.js';
 import type { SessionEvents } from '../events/session-events.js';
 import { SessionOptionsError } from '../errors/caller.errors.js';
-import { SessionStoreUnavailableError } from '../errors/state.errors.js';
+import { SessionNotReplicatedError, SessionStoreUnavailableError } from '../errors/state.errors.js';
 import type { ResolvedSessionOptions } from '../options/session-options.interface.js';
-import { RedisConnection } from './redis-connection.js';
+import { RedisConnection, type Reply } from './redis-connection.js';
 import { RedisKeys } from './redis-keys.js';
 import { encodeUserId, formatTail, formatVersion, isMoved, parseRecord } from './redis-record.js';
 import { CREATE, DESTROY, GET, SET, TOUCH } from './scripts/record.lua.js';
@@ -32,7 +32,16 @@ const MAX_LISTINGS = 100;
 /** Layout number of keys and records, written to `sk:layout` with the partition count. */
 const LAYOUT = 1;
 
-type Options = Pick<ResolvedSessionOptions, 'keyPrefix' | 'partitions' | 'instanceId' | 'commandTimeoutMs'>;
+type Options = Pick<
+  ResolvedSessionOptions,
+  'keyPrefix' | 'partitions' | 'instanceId' | 'commandTimeoutMs' | 'waitForReplicas'
+>;
+
+/** Ids of sessions that were alive, and by how many replicas their end was confirmed (Infinity: not asked). */
+interface Destroyed {
+  ended: string[];
+  replicas: number;
+}
 
 /**
  * Sessions in Redis or Valkey 7.0 or newer.
@@ -48,33 +57,40 @@ export class RedisSessionStore extends SessionStore {
   readonly capabilities = { versions: true, index: true, exclusive: false } as const;
   /** @internal the subscriber watches it */
   readonly connection: RedisConnection;
+  /** For writes that wait for replicas; null when none do. */
+  readonly #replicated: RedisConnection | null;
   readonly #logger = new Logger('SessionModule');
   readonly #keys: RedisKeys;
   readonly #origin: string;
   #warnedOfEviction = false;
 
+  /** @param connect makes a client, not yet connected; `purpose` is part of its name */
   constructor(
-    connect: () => Promise<Redis>,
+    connect: (purpose: '' | '-wait') => Promise<Redis>,
     private readonly options: Options,
     private readonly events: SessionEvents,
   ) {
     super();
     this.#keys = new RedisKeys(options.keyPrefix, options.partitions);
     this.#origin = options.instanceId;
-    this.connection = new RedisConnection(
-      connect,
-      (client) => this.#checkServer(client),
-      options.commandTimeoutMs,
-      (available) => events.emit('storeAvailable', { available }),
-    );
+    const open = (purpose: '' | '-wait', onAvailable: (available: boolean) => void) =>
+      new RedisConnection(
+        () => connect(purpose),
+        (client) => this.#checkServer(client),
+        options.commandTimeoutMs,
+        onAvailable,
+      );
+    this.connection = open('', (available) => events.emit('storeAvailable', { available }));
+    this.#replicated = options.waitForReplicas === 0 ? null : open('-wait', () => undefined);
   }
 
-  override open(): Promise<void> {
-    return this.connection.open();
+  override async open(): Promise<void> {
+    await this.connection.open();
+    await this.#replicated?.open();
   }
 
-  override close(): Promise<void> {
-    return this.connection.close();
+  override async close(): Promise<void> {
+    await Promise.all([this.connection.close(), this.#replicated?.close()]);
   }
 
   /** Name of the channel on which this store announces changes. */
@@ -91,6 +107,7 @@ export class RedisSessionStore extends SessionStore {
       session.id,
       user,
       formatTail(session),
+      ...(session.given === true ? [this.#keys.channel, this.#origin] : []),
     ]);
     const reply = value as number[];
     if (reply[0] === 1) return { status: 'created', ...created(session, reply) };
@@ -154,23 +171,25 @@ export class RedisSessionStore extends SessionStore {
 
   async destroy(id: string, hint?: { userId: string | null }): Promise<boolean> {
     const users = [encodeUserId(hint?.userId ?? null)];
-    return (await this.#destroyBatch(this.#partition(id), [id], users)).length === 1;
+    const done = await this.#destroyBatch(this.#partition(id), [id], users);
+    return this.#confirmed(done).length === 1;
   }
 
   async destroyMany(ids: readonly string[], userId: string): Promise<readonly string[]> {
     const partition = partitionOfUser(userId, this.#keys.partitions);
-    const ended: string[] = [];
+    const user = encodeUserId(userId);
+    const all: Destroyed = { ended: [], replicas: Infinity };
     for (let start = 0; start < ids.length; start += BATCH) {
       const batch = ids.slice(start, start + BATCH);
-      ended.push(
-        ...(await this.#destroyBatch(
-          partition,
-          batch,
-          batch.map(() => encodeUserId(userId)),
-        )),
+      const done = await this.#destroyBatch(
+        partition,
+        batch,
+        batch.map(() => user),
       );
+      all.ended.push(...done.ended);
+      all.replicas = Math.min(all.replicas, done.replicas);
     }
-    return ended;
+    return this.#confirmed(all);
   }
 
   async move(base: SessionRecord, next: NewSession): Promise<MoveResult> {
@@ -296,7 +315,13 @@ export class RedisSessionStore extends SessionStore {
     } catch (error) {
       if (error instanceof SessionStoreUnavailableError && error.outcomeUnknown) throw error;
       const restored = await this.connection
-        .run('restore a session', true, RESTORE_MOVED, old.keys, [nonce, base.id, old.user])
+        .run('restore a session', true, RESTORE_MOVED, old.keys, [
+          nonce,
+          base.id,
+          old.user,
+          this.#keys.channel,
+          this.#origin,
+        ])
         .catch(() => null);
       if (restored?.value === 1) throw error;
       throw new SessionStoreUnavailableError(
@@ -369,12 +394,9 @@ export class RedisSessionStore extends SessionStore {
     partition: number,
     ids: readonly string[],
     users: readonly string[],
-  ): Promise<string[]> {
+  ): Promise<Destroyed> {
     const deadlines = this.#keys.deadlines(partition);
-    const { value, uncertain } = await this.connection.run(
-      'end a session',
-      true,
-      DESTROY,
+    const { value, uncertain, replicas } = await this.#runDestroy(
       [
         deadlines,
         ...ids.map((id) => this.#keys.record(partition, id)),
@@ -388,15 +410,43 @@ export class RedisSessionStore extends SessionStore {
     const wrong = ids.flatMap((id, index) =>
       typeof replies[index] === 'string' ? [{ id, user: replies[index] }] : [],
     );
-    if (wrong.length === 0) return ended;
-    return [
-      ...ended,
-      ...(await this.#destroyBatch(
-        partition,
-        wrong.map(({ id }) => id),
-        wrong.map(({ user }) => user),
-      )),
-    ];
+    if (wrong.length === 0) return { ended, replicas };
+    const rest = await this.#destroyBatch(
+      partition,
+      wrong.map(({ id }) => id),
+      wrong.map(({ user }) => user),
+    );
+    return { ended: [...ended, ...rest.ended], replicas: Math.min(replicas, rest.replicas) };
+  }
+
+  async #runDestroy(keys: string[], args: string[]): Promise<Reply & { readonly replicas: number }> {
+    if (this.#replicated === null) {
+      return {
+        ...(await this.connection.run('end a session', true, DESTROY, keys, args)),
+        replicas: Infinity,
+      };
+    }
+    const { waitForReplicas } = this.options;
+    return this.#replicated.runReplicated(
+      'end a session',
+      DESTROY,
+      keys,
+      args,
+      waitForReplicas,
+      this.#waitMs,
+    );
+  }
+
+  /** Half of the time a command has: the other half is for the command. */
+  get #waitMs(): number {
+    return Math.ceil(this.options.commandTimeoutMs / 2);
+  }
+
+  /** @throws {SessionNotReplicatedError} */
+  #confirmed({ ended, replicas }: Destroyed): readonly string[] {
+    const { waitForReplicas } = this.options;
+    if (replicas >= waitForReplicas) return ended;
+    throw new SessionNotReplicatedError(ended, replicas, waitForReplicas, this.#waitMs);
   }
 
   #keysOf(id: string, userId: string | null): { keys: string[]; user: string } {

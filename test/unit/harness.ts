@@ -23,7 +23,16 @@ export type Data = Record<string, unknown>;
 export class ManualSource implements InvalidationSource {
   live = true;
   epoch = 0;
+  refusedFills = 0;
   readonly #listeners: ((id: string, version: number) => void)[] = [];
+
+  isLiveAt(): boolean {
+    return this.live;
+  }
+
+  countRefusedFill(): void {
+    this.refusedFills++;
+  }
 
   onInvalidation(listener: (id: string, version: number) => void): void {
     this.#listeners.push(listener);

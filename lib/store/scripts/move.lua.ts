@@ -53,7 +53,8 @@ return { 1 }
 `);
 
 /**
- * Takes a failed move back while its mark stands. KEYS and nonce as above. ARGV: nonce, id, encoded user.
+ * Takes a failed move back while its mark stands. KEYS and nonce as above. ARGV: nonce, id, encoded user, channel,
+ * origin. Announced, because others may remember by now that there is no such session.
  * Replies 1 when the session lives again, 0 when the mark has gone (the session was ended meanwhile, or expired).
  */
 export const RESTORE_MOVED = script(`
@@ -66,6 +67,7 @@ if not live(text, now) then redis.call('DEL', KEYS[1]) return 0 end
 local ver = math.max(version(text) + 1, us)
 local access, idle, absolute = lastAccess(text), idleTimeout(text), absoluteDeadline(text)
 local ends = deadline(access, idle, absolute)
+announce(ARGV[4], 'update', ARGV[2], ver, ARGV[5])
 put(KEYS[1], ver, ARGV[1], access, idle, absolute, string.sub(text, 72), ends)
 enlist(KEYS[2], KEYS[3], ARGV[2], ARGV[3], access, ends, now)
 return 1

@@ -23,7 +23,7 @@ return { text, time[1], time[2] }
 
 /**
  * KEYS: record, deadlines, [user index].
- * ARGV: nonce, idle, absolute timeout, id, encoded user, tail.
+ * ARGV: nonce, idle, absolute timeout, id, encoded user, tail, and to have it announced channel and origin.
  * Replies { 1, version, createdAt, lastAccess, absolute deadline, now }, or { 0 } when the id is taken.
  * A record that already carries our nonce is our own, whose reply was lost.
  */
@@ -43,6 +43,9 @@ local absolute = tonumber(ARGV[3])
 if absolute > 0 then absolute = now + absolute end
 local ends = absolute
 if idle > 0 and (ends == 0 or now + idle < ends) then ends = now + idle end
+if ARGV[7] then
+  redis.call('PUBLISH', ARGV[7], string.format('create %s %016.0f %s', ARGV[4], us, ARGV[8]))
+end
 put(KEYS[1], us, ARGV[1], now, idle, absolute, string.format('%013.0f ', now) .. ARGV[6], ends)
 enlist(KEYS[2], KEYS[3], ARGV[4], ARGV[5], now, ends, now)
 return { 1, us, now, now, absolute, now }
