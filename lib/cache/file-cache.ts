@@ -74,6 +74,7 @@ export class FileCache {
   /** Null when it could not be written. */
   async write(record: SessionRecord): Promise<StoredFile | null> {
     return this.#track(async () => {
+      if (this.#closed) return null;
       const name = `${this.#shelf}/${record.id}-${record.version}`;
       const path = this.#path(name);
       const aside = `${path}.${this.#counter++}`;

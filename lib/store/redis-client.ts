@@ -56,7 +56,7 @@ export async function openOwnClient(
     ...OURS,
     connectionName: name,
     socketTimeout: socketTimeoutMs,
-    connectTimeout: socketTimeoutMs,
+    connectTimeout: Math.max(socketTimeoutMs, 1_000), // a short lease is no reason to give up a slow handshake
     ...(usesSentinel(source) ? oursForSentinel(socketTimeoutMs) : {}),
   };
   if (typeof source === 'object' && 'duplicate' in source) return (source as Redis).duplicate(ours);
