@@ -8,6 +8,7 @@ export type {
   SessionCacheOptions,
   SessionCoherenceOptions,
   SessionCookieOptions,
+  SessionCsrfOptions,
   SessionEventCallbacks,
   SessionModuleOptions,
   SessionOptionsFactory,
@@ -32,10 +33,16 @@ export {
   OptionalSession,
   PublicSession,
   Session,
+  SkipCsrf,
   StrictSession,
-  type GuardedRequest,
 } from './http/session.decorators.js';
-export type { RequestHeaders } from './http/token-transport.js';
+export type { HttpRequest, HttpResponse } from './http/http-request.js';
+export type {
+  AddHeader,
+  CarriedSession,
+  RequestHeaders,
+  TokenTransport,
+} from './core/token-transport.interface.js';
 
 // Near cache, invalidations, events
 export { CacheService } from './cache/cache.service.js';

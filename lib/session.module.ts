@@ -6,7 +6,7 @@ import {
   type OnApplicationShutdown,
   type OnModuleInit,
 } from '@nestjs/common';
-import { ModuleRef, ModulesContainer } from '@nestjs/core';
+import { HttpAdapterHost, ModuleRef, ModulesContainer } from '@nestjs/core';
 import { CacheScheduler } from './cache/cache.scheduler.js';
 import { CacheService } from './cache/cache.service.js';
 import { FileCache } from './cache/file-cache.js';
@@ -18,11 +18,14 @@ import { SessionService } from './core/session.service.js';
 import type { SessionStore } from './core/session-store.js';
 import { SessionEvents, type SessionEventMap } from './events/session-events.js';
 import { SessionGuard } from './http/session.guard.js';
-import { createTransport } from './http/token-transport.js';
+import { HttpSessions } from './http/http-sessions.js';
+import { SessionPipe } from './http/session.pipe.js';
+import { checkTls } from './http/tls-check.js';
+import { createTransports } from './http/token-transport.js';
 import { resolveSessionOptions } from './options/resolve-session-options.js';
 import type { ResolvedSessionOptions } from './options/session-options.interface.js';
 import { RedisSubscriber } from './pubsub/redis.subscriber.js';
-import { SESSION_OPTIONS, SESSION_STORE, SESSION_TRANSPORT } from './session.constants.js';
+import { SESSION_OPTIONS, SESSION_STORE } from './session.constants.js';
 import {
   ConfigurableModuleClass,
   MODULE_OPTIONS_TOKEN,
@@ -89,11 +92,13 @@ import { RedisSessionStore } from './store/redis-session.store.js';
       inject: [SessionEngine, SESSION_OPTIONS],
     },
     {
-      provide: SESSION_TRANSPORT,
-      useFactory: ({ transport, cookie }: ResolvedSessionOptions) => createTransport(transport, cookie.name),
-      inject: [SESSION_OPTIONS],
+      provide: HttpSessions,
+      useFactory: (sessions: SessionService<object>, options: ResolvedSessionOptions) =>
+        new HttpSessions(sessions, createTransports(options.transport, options.cookie), options),
+      inject: [SessionService, SESSION_OPTIONS],
     },
     SessionGuard,
+    SessionPipe,
   ],
   exports: [
     SessionService,
@@ -104,7 +109,8 @@ import { RedisSessionStore } from './store/redis-session.store.js';
     SessionGuard,
     SESSION_STORE,
     SESSION_OPTIONS,
-    SESSION_TRANSPORT,
+    HttpSessions,
+    SessionPipe,
   ],
 })
 export class SessionModule extends ConfigurableModuleClass implements OnModuleInit, OnApplicationShutdown {
@@ -121,6 +127,7 @@ export class SessionModule extends ConfigurableModuleClass implements OnModuleIn
     @Inject(SessionEvents) private readonly events: SessionEvents,
     @Inject(CacheService) private readonly cache: CacheService,
     @Inject(ModulesContainer) private readonly modules: ModulesContainer,
+    @Inject(HttpAdapterHost) private readonly host: HttpAdapterHost,
   ) {
     super();
   }
@@ -136,6 +143,7 @@ export class SessionModule extends ConfigurableModuleClass implements OnModuleIn
 
   /** Opens what must be open before the first request; if that fails, nothing is left open. */
   async onModuleInit(): Promise<void> {
+    checkTls(this.host.httpAdapter, this.options);
     this.#warn();
     if (this.store instanceof MemorySessionStore) {
       this.#stopListening = this.store.onChange((id, version) => this.cache.invalidate(id, version));

@@ -10,8 +10,11 @@ import {
   type SessionData,
 } from './session-data.js';
 import { checkRegenerateOptions, type RegenerateOptions } from './regenerate-options.js';
+import type { SessionBinding } from './session-binding.interface.js';
 import type { SessionEngine, WriteOptions } from './session-engine.js';
 import { deadlineOf, type SessionMetadata, type SessionRecord } from './session-record.interface.js';
+
+const NO_METADATA: SessionMetadata = Object.freeze({});
 
 /** Where the session came from: made just now, the near cache, or the store. */
 export type SessionSource = 'new' | 'cache' | 'store';
@@ -37,6 +40,9 @@ export class ActiveSession<T extends object = SessionData> {
   #source: SessionSource;
   #draft: DataFields | undefined;
   #ended = false;
+  #stored = true;
+  #destroyedHere = false;
+  #binding: SessionBinding | undefined;
 
   /** @internal sessions come from `SessionService` */
   constructor(
@@ -51,6 +57,46 @@ export class ActiveSession<T extends object = SessionData> {
     this.#record = record;
     this.#source = source;
     this.#draft = draft && engine.draft(record, draft);
+  }
+
+  /**
+   * A session that is stored by its first write. Until then nothing of it is anywhere else.
+   *
+   * @internal
+   */
+  static unstored<T extends object>(
+    engine: SessionEngine,
+    timeouts: { readonly idleTimeout: number; readonly absoluteTimeout: number },
+    binding: SessionBinding,
+  ): ActiveSession<T> {
+    const { token, id } = engine.reserveToken();
+    const now = engine.storeNow();
+    const { idleTimeout, absoluteTimeout } = timeouts;
+    const session = new ActiveSession<T>(
+      engine,
+      token,
+      {
+        id,
+        userId: null,
+        version: 0,
+        createdAt: now,
+        lastAccess: now,
+        idleTimeout,
+        absoluteDeadline: absoluteTimeout === 0 ? 0 : now + absoluteTimeout,
+        metadata: NO_METADATA,
+        data: '{}',
+      },
+      'new',
+    );
+    session.#stored = false;
+    session.#binding = binding;
+    return session;
+  }
+
+  /** @internal */
+  bind(binding: SessionBinding): this {
+    this.#binding = binding;
+    return this;
   }
 
   /** The secret the client holds (44 characters). Never log or store it. Changes with `regenerate`. */
@@ -70,10 +116,13 @@ export class ActiveSession<T extends object = SessionData> {
 
   /** The draft of the data; see the class. The same object until `clear`, `reload`, `regenerate` or an assignment. */
   get data(): T {
-    return (this.#draft ??= this.#engine.draft(this.#record)) as T;
+    if (this.#draft !== undefined) return this.#draft as T;
+    this.#binding?.onUse();
+    return (this.#draft = this.#engine.draft(this.#record)) as T;
   }
 
   set data(data: T) {
+    this.#binding?.onUse();
     this.#draft = data as DataFields;
   }
 
@@ -119,6 +168,27 @@ export class ActiveSession<T extends object = SessionData> {
     return this.#source === 'new';
   }
 
+  /** False for a visitor's session that nothing has been written to: it is not in the store, and has no cookie. */
+  get isStored(): boolean {
+    return this.#stored;
+  }
+
+  /**
+   * True if this object ended the session, by `destroy`.
+   *
+   * @internal for transports
+   */
+  get destroyedHere(): boolean {
+    return this.#destroyedHere;
+  }
+
+  /** True if the draft holds changes that are not saved. Costs an encoding where the draft has been looked at. */
+  get hasChanges(): boolean {
+    if (this.#draft === undefined || this.#ended) return false;
+    const encoded = this.#engine.encode(this.#draft);
+    return encoded !== this.#record.data && encoded !== this.#engine.baseline(this.#record).data;
+  }
+
   get source(): SessionSource {
     return this.#source;
   }
@@ -150,6 +220,7 @@ export class ActiveSession<T extends object = SessionData> {
    */
   async update(change: DataChange<T>, options?: WriteOptions): Promise<void> {
     await this.#inTurn(async () => {
+      if (!this.#stored) await this.#store('{}');
       const before = this.#record;
       this.#record = await this.#live(() => this.#engine.update(this.#token, before, change, options));
       if (this.#draft !== undefined) applyInPlace(this.#draft, this.#difference(before, this.#record));
@@ -160,6 +231,8 @@ export class ActiveSession<T extends object = SessionData> {
   async clear(options?: WriteOptions): Promise<void> {
     await this.#inTurn(async () => {
       const empty = this.#engine.encode({});
+      this.#draft = this.#stored ? this.#draft : undefined;
+      if (!this.#stored) return;
       this.#record = await this.#live(() =>
         this.#engine.write(this.#token, this.#record, () => empty, { ...options, repeatable: true }),
       );
@@ -175,6 +248,11 @@ export class ActiveSession<T extends object = SessionData> {
       const before = this.#record;
       if (draft === undefined) return;
       const encoded = this.#engine.encode(draft);
+      if (!this.#stored) {
+        // Whoever saves an empty session by hand wants it stored; the HTTP layer asks `hasChanges` first.
+        await this.#store(encoded);
+        return;
+      }
       if (encoded === before.data || encoded === this.#engine.baseline(before).data) return;
       const changes = () => this.#difference(this.#engine.baseline(before), { ...before, data: encoded });
       this.#record = await this.#live(() =>
@@ -192,6 +270,10 @@ export class ActiveSession<T extends object = SessionData> {
 
   /** Reads the session from the store again; unsaved changes of the draft are lost. */
   async reload(): Promise<void> {
+    if (!this.#stored && !this.#ended) {
+      this.#draft = undefined;
+      return;
+    }
     const { id } = this;
     const loaded = await this.#live(() => this.#engine.fetch(this.#token, true));
     if (loaded === null) {
@@ -208,7 +290,7 @@ export class ActiveSession<T extends object = SessionData> {
    * no-op. False when the session has ended.
    */
   async touch(): Promise<boolean> {
-    if (this.#ended) return false;
+    if (this.#ended || !this.#stored) return !this.#ended;
     const { id } = this;
     const touched = await this.#engine.touch(this.#token, this.#record);
     if (touched === null) {
@@ -227,8 +309,15 @@ export class ActiveSession<T extends object = SessionData> {
   async regenerate(options: RegenerateOptions = {}): Promise<this> {
     const settings = checkRegenerateOptions(options);
     if (this.#ended) throw new SessionGoneError(this.id);
+    this.#binding?.onUse();
     return this.#inTurn(async () => {
       const before = this.#record;
+      if (!this.#stored) {
+        const data = settings.keepData && this.#draft !== undefined ? this.#draft : {};
+        await this.#create(data, settings.userId ?? null, settings.metadata);
+        this.#draft = undefined;
+        return this;
+      }
       const patch =
         this.#draft === undefined
           ? null
@@ -254,8 +343,10 @@ export class ActiveSession<T extends object = SessionData> {
 
   /** Ends the session everywhere. Repeating it is safe. */
   async destroy(): Promise<void> {
-    await this.#engine.destroy(this.#token, 'destroyed', this.#record);
+    this.#binding?.onUse();
+    if (this.#stored) await this.#engine.destroy(this.#token, 'destroyed', this.#record);
     this.#ended = true;
+    this.#destroyedHere = true;
   }
 
   /** What logs and `JSON.stringify` get: neither token nor data. */
@@ -271,6 +362,11 @@ export class ActiveSession<T extends object = SessionData> {
   async #patch(patch: FieldPatch, options?: WriteOptions): Promise<void> {
     await this.#inTurn(async () => {
       const before = this.#record;
+      if (!this.#stored) {
+        await this.#store(this.#overlay(before, patch));
+        if (this.#draft !== undefined) applyInPlace(this.#draft, patch);
+        return;
+      }
       this.#record = await this.#live(() =>
         this.#engine.write(this.#token, before, (base) => this.#overlay(base, patch), {
           ...options,
@@ -281,6 +377,44 @@ export class ActiveSession<T extends object = SessionData> {
       applyInPlace(this.#draft, patch);
       this.#takeOver(this.#draft, before, patch);
     });
+  }
+
+  /** Stores a session that was not, under the token it has. */
+  async #store(encoded: string): Promise<void> {
+    this.#binding?.onUse();
+    const { idleTimeout } = this.#record;
+    const created = await this.#live(() =>
+      this.#engine.createAs({ token: this.#token, id: this.id }, encoded, {
+        userId: null,
+        idleTimeout,
+        absoluteTimeout: this.#absoluteTimeout,
+        metadata: this.#binding?.metadata() ?? NO_METADATA,
+        token: undefined,
+      }),
+    );
+    this.#record = created.record;
+    this.#stored = true;
+  }
+
+  /** Stores a session that was not, as a user's: with a token in the user's partition. */
+  async #create(data: object, userId: string | null, metadata?: SessionMetadata): Promise<void> {
+    const created = await this.#live(() =>
+      this.#engine.create(data, {
+        userId,
+        idleTimeout: this.#record.idleTimeout,
+        absoluteTimeout: this.#absoluteTimeout,
+        metadata: metadata ?? this.#binding?.metadata() ?? NO_METADATA,
+        token: undefined,
+      }),
+    );
+    this.#token = created.token;
+    this.#record = created.record;
+    this.#stored = true;
+  }
+
+  get #absoluteTimeout(): number {
+    const { absoluteDeadline, createdAt } = this.#record;
+    return absoluteDeadline === 0 ? 0 : absoluteDeadline - createdAt;
   }
 
   /** Writes of this object one after another: each starts from what the one before it left. */

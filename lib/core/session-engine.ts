@@ -166,10 +166,22 @@ export class SessionEngine {
     return text;
   }
 
-  async create(data: object, settings: CreateSettings): Promise<{ token: string; record: SessionRecord }> {
-    const encoded = this.encode(data);
+  create(data: object, settings: CreateSettings): Promise<{ token: string; record: SessionRecord }> {
+    return this.createAs(this.#newToken(settings.userId, settings.token), this.encode(data), settings);
+  }
+
+  /** A token and id for a session that nobody owns and that is not in the store yet. */
+  reserveToken(): { token: string; id: string } {
+    return this.#newToken(null, undefined);
+  }
+
+  /** @param encoded data, by {@link encode} */
+  async createAs(
+    { token, id }: { token: string; id: string },
+    encoded: string,
+    settings: CreateSettings,
+  ): Promise<{ token: string; record: SessionRecord }> {
     const { userId, idleTimeout, absoluteTimeout, metadata } = settings;
-    const { token, id } = this.#newToken(userId, settings.token);
     const ticket = this.cache.reserveForWrite(id);
     try {
       const result = await this.store.create({

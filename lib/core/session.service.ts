@@ -5,6 +5,7 @@ import type { Duration, ResolvedSessionOptions } from '../options/session-option
 import { ActiveSession } from './active-session.js';
 import { checkNames, checkRegenerateOptions, type RegenerateOptions } from './regenerate-options.js';
 import { checkMetadata } from './session-metadata.js';
+import type { SessionBinding } from './session-binding.interface.js';
 import type { DataChange, SessionData } from './session-data.js';
 import type { SessionEngine, WriteOptions } from './session-engine.js';
 import type { SessionMetadata, SessionRecord } from './session-record.interface.js';
@@ -155,13 +156,34 @@ export class SessionService<T extends object = SessionData> {
   }
 
   /**
-   * Touches in the background if that is due. A failure is no reason to refuse a request that was answered for: the
-   * next one tries again.
+   * Touches in the background if that is due; resolves to whether the session lives and was prolonged, undefined when no
+   * touch is due. A failure is no reason to refuse a request that was answered for: the next one tries again.
    *
    * @internal for the guard
    */
-  touchLater(session: ActiveSession<T>): void {
-    if (this.engine.touchIsDue(session)) session.touch().catch(() => undefined);
+  touchLater(session: ActiveSession<T>): Promise<boolean> | undefined {
+    return this.engine.touchIsDue(session) ? session.touch().catch(() => false) : undefined;
+  }
+
+  /**
+   * A session for a visitor who has none. Its first write stores it.
+   *
+   * @internal for the HTTP layer
+   */
+  unstored(binding: SessionBinding): ActiveSession<T> {
+    return ActiveSession.unstored<T>(this.engine, this.options, binding);
+  }
+
+  /**
+   * Signs a visitor in: the session gets a new token and the user's id, so that a token somebody planted before is
+   * worth nothing (session fixation). An anonymous visitor's data is kept, another user's is dropped.
+   */
+  login(
+    session: ActiveSession<T>,
+    userId: string,
+    options: Omit<RegenerateOptions, 'userId'> = {},
+  ): Promise<ActiveSession<T>> {
+    return session.regenerate({ ...options, userId: checkUserId(userId) });
   }
 
   async #getWith(token: unknown, options: GetSessionOptions): Promise<ActiveSession<T> | null> {

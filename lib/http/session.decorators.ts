@@ -1,19 +1,11 @@
 import { createParamDecorator, SetMetadata, type ExecutionContext } from '@nestjs/common';
-import type { ActiveSession } from '../core/active-session.js';
-import { SessionArgumentError } from '../errors/caller.errors.js';
-import { SESSION_ACCESS, SESSION_OF_REQUEST, SESSION_STRICT } from '../session.constants.js';
-
-/** How a route treats a request without a session. */
-export type SessionAccess = 'required' | 'optional' | 'public';
-
-/** A request on which the guard has left its result. */
-export interface GuardedRequest {
-  [SESSION_OF_REQUEST]?: ActiveSession<object> | null;
-}
+import { SESSION_ACCESS, SESSION_SKIP_CSRF, SESSION_STRICT } from '../session.constants.js';
+import type { SessionAccess } from './route-policy.js';
+import { SessionPipe, SessionRequest } from './session.pipe.js';
 
 /**
  * For routes behind `SessionGuard`, on a method or a class: lets requests without a session through; `@Session()` is
- * null for them. A session that is there is loaded. 503 if the store cannot tell.
+ * a new one for them, which is stored when something is written to it. 503 if the store cannot tell.
  *
  * @publicApi
  */
@@ -21,8 +13,8 @@ export const OptionalSession = (): MethodDecorator & ClassDecorator =>
   SetMetadata(SESSION_ACCESS, 'optional' satisfies SessionAccess);
 
 /**
- * For routes behind `SessionGuard`, on a method or a class: no session is looked for, so the route works while the
- * store is down; `@Session()` is always null. For sign-in pages, health checks and the like.
+ * For routes behind `SessionGuard`, on a method or a class: the guard looks for no session, so the route works
+ * while the store is down, as long as it does not ask for one by `@Session()`. For health checks and the like.
  *
  * @publicApi
  */
@@ -40,27 +32,28 @@ export const StrictSession = (strict = true): MethodDecorator & ClassDecorator =
   SetMetadata(SESSION_STRICT, strict);
 
 /**
- * The request's session, as an `ActiveSession`; with a key, that field of its data (undefined when absent). Null on
- * routes that allow no session and got none.
- *
- * Import it from this package: `@nestjs/common` has a decorator of the same name that reads `request.session`.
- *
- * @throws {SessionArgumentError} (a 500, with the fix in the log) on a route that `SessionGuard` does not protect
+ * For a method or a class: unsafe requests that another site caused are let through (see the option `csrf`). For
+ * callbacks of identity providers and payment services, which check their own secrets.
  *
  * @publicApi
  */
-export const Session: (key?: string) => ParameterDecorator = createParamDecorator(
-  (key: string | undefined, context: ExecutionContext): unknown => {
-    const request = context.switchToHttp().getRequest<GuardedRequest>();
-    const session = request[SESSION_OF_REQUEST];
-    if (session === undefined) {
-      throw new SessionArgumentError(
-        '@Session()',
-        `of ${context.getClass().name}.${context.getHandler().name} found no result of SessionGuard. ` +
-          'Add @UseGuards(SessionGuard) to the route, or provide it as APP_GUARD.',
-      );
-    }
-    if (key === undefined || session === null) return session;
-    return (session as ActiveSession<Record<string, unknown>>).get(key);
-  },
+export const SkipCsrf = (skip = true): MethodDecorator & ClassDecorator =>
+  SetMetadata(SESSION_SKIP_CSRF, skip);
+
+/**
+ * The visitor's session, as an `ActiveSession`; with a key, that field of its data (undefined when absent). On any route,
+ * behind `SessionGuard` or not: it is looked for when it is asked for, so other routes cost nothing.
+ *
+ * A visitor without a session gets a new one (`isStored` is false), which is stored, and the cookie set, when something
+ * is written to it. Changes of `data` are saved before the response leaves; if that fails, the response is 503 or 401
+ * instead.
+ *
+ * Import it from this package: `@nestjs/common` has a decorator of the same name that reads `request.session`.
+ *
+ * @publicApi
+ */
+export const Session = (key?: string): ParameterDecorator => sessionParam(key, SessionPipe);
+
+const sessionParam = createParamDecorator(
+  (key: string | undefined, context: ExecutionContext) => new SessionRequest(context, key),
 );

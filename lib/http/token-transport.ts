@@ -1,48 +1,89 @@
-import { parse } from 'cookie';
-import type { TransportOption } from '../options/session-options.interface.js';
+import { parseCookie, stringifySetCookie } from 'cookie';
+import { MAX_TOKEN_LENGTH } from '../core/session-token.js';
+import type {
+  AddHeader,
+  CarriedSession,
+  RequestHeaders,
+  TokenTransport,
+} from '../core/token-transport.interface.js';
+import type { ResolvedCookieOptions, TransportOption } from '../options/session-options.interface.js';
+import { CookieSigner } from './cookie-signer.js';
 
-/** The part of a request that is read; Express, Fastify and plain `node:http` requests all have it. */
-export interface RequestHeaders {
-  readonly headers: Readonly<Record<string, string | string[] | undefined>>;
+export function createTransports(
+  options: readonly TransportOption[],
+  cookie: ResolvedCookieOptions,
+): readonly TokenTransport[] {
+  return options.map((option) => {
+    if (option === 'cookie') return new CookieTransport(cookie);
+    if (option === 'bearer') return BEARER;
+    return 'header' in option ? headerTransport(option.header) : option;
+  });
 }
 
-/** Reads the token from a request. Never from a URL: those end up in logs, histories and `Referer` headers. */
-export interface TokenTransport {
-  /** What the request carries, unchecked; undefined when it carries nothing. */
-  read(request: RequestHeaders): string | undefined;
-}
+const BEARER: TokenTransport = {
+  read: ({ headers: { authorization } }) =>
+    typeof authorization === 'string' ? /^Bearer +(\S+) *$/i.exec(authorization)?.[1] : undefined,
+};
 
-/** The transports in order; the first that finds something wins. */
-export function createTransport(options: readonly TransportOption[], cookieName: string): TokenTransport {
-  const readers = options.map((option) => reader(option, cookieName));
-  const [only] = readers;
-  if (readers.length === 1 && only !== undefined) return { read: only };
+/** A client without cookies finds a new token where it puts its own. */
+function headerTransport(header: string): TokenTransport {
   return {
-    read(request) {
-      for (const read of readers) {
-        const token = read(request);
-        if (token !== undefined) return token;
-      }
-      return undefined;
+    read({ headers }) {
+      const value = headers[header];
+      return typeof value === 'string' && value !== '' ? value : undefined;
     },
+    write: (add, session) => add(header, session.token),
   };
 }
 
-function reader(option: TransportOption, cookieName: string): TokenTransport['read'] {
-  if (option === 'cookie') {
-    // An empty cookie is what a sign-out may leave behind: it carries nothing, and must not hide a bearer token.
-    return ({ headers }) =>
-      typeof headers.cookie === 'string' ? parse(headers.cookie)[cookieName] || undefined : undefined;
+/** The session cookie. */
+export class CookieTransport implements TokenTransport {
+  readonly ambient = true;
+  readonly renews: boolean;
+  readonly #signer: CookieSigner | null;
+
+  constructor(private readonly options: ResolvedCookieOptions) {
+    this.renews = options.maxAgeMs !== undefined;
+    this.#signer = options.secrets.length === 0 ? null : new CookieSigner(options.name, options.secrets);
   }
-  if (option === 'bearer') {
-    return ({ headers }) =>
-      typeof headers.authorization === 'string'
-        ? /^Bearer +(\S+) *$/i.exec(headers.authorization)?.[1]
-        : undefined;
+
+  read({ headers: { cookie } }: RequestHeaders): string | undefined {
+    const { name } = this.options;
+    // Most requests of an app carry other cookies or none; parsing them costs more than this look.
+    if (typeof cookie !== 'string' || !cookie.includes(name)) return undefined;
+    // An empty cookie is what a sign-out may leave behind: it carries nothing.
+    const value = parseCookie(cookie)[name] || undefined;
+    if (value === undefined || this.#signer === null) return value;
+    return value.length <= MAX_TOKEN_LENGTH * 2 ? this.#signer.verify(value) : undefined;
   }
-  const { header } = option;
-  return ({ headers }) => {
-    const value = headers[header];
-    return typeof value === 'string' && value !== '' ? value : undefined;
-  };
+
+  write(add: AddHeader, session: CarriedSession): void {
+    const { maxAgeMs } = this.options;
+    // Never longer than the session can live: the browser would carry a dead token.
+    const life = maxAgeMs === undefined ? undefined : Math.min(maxAgeMs, session.expiresIn ?? Infinity);
+    const value = this.#signer === null ? session.token : this.#signer.sign(session.token);
+    add('Set-Cookie', this.#line(value, life === undefined ? undefined : Math.ceil(life / 1000)));
+  }
+
+  clear(add: AddHeader): void {
+    add('Set-Cookie', this.#line('', 0));
+  }
+
+  #line(value: string, maxAgeSeconds: number | undefined): string {
+    const { name, path, domain, secure, httpOnly, sameSite, partitioned } = this.options;
+    return stringifySetCookie({
+      name,
+      value,
+      path,
+      httpOnly,
+      secure,
+      sameSite,
+      ...(domain !== undefined && { domain }),
+      ...(partitioned && { partitioned }),
+      ...(maxAgeSeconds !== undefined && {
+        maxAge: maxAgeSeconds,
+        expires: new Date(maxAgeSeconds === 0 ? 0 : Date.now() + maxAgeSeconds * 1000),
+      }),
+    });
+  }
 }

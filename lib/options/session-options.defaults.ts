@@ -21,7 +21,8 @@ export const DEFAULTS = {
   /** Where a quarter of `leaseMs` is less than `heartbeatMs`, that quarter is the default. */
   coherence: { leaseMs: 2_000, heartbeatMs: 500 },
   transport: ['cookie', 'bearer'],
-  cookie: { name: '__Host-sid' },
+  cookie: { secure: 'auto', sameSite: 'lax', httpOnly: true, path: '/', partitioned: false },
+  csrf: true,
 } as const;
 
 /**
@@ -43,6 +44,10 @@ export const LIMITS = {
   waitForReplicas: 100,
   maxDataBytes: 64 * 1024 * 1024,
   keyPrefixLength: 64,
+  /** RFC 6265bis: browsers cut a cookie's life at 400 days. */
+  cookieMaxAge: 400 * 86_400_000,
+  /** Characters of a signing secret: HMAC-SHA-256 wants 256 bits. */
+  secretLength: 32,
   /** A partition number is one byte of the token. */
   partitions: 256,
 } as const;

@@ -2,6 +2,7 @@ import type { Redis, RedisOptions } from 'ioredis';
 import type { SessionDataClass } from '../core/session-data.js';
 import type { SessionRecord } from '../core/session-record.interface.js';
 import type { SessionStore } from '../core/session-store.js';
+import type { TokenTransport } from '../core/token-transport.interface.js';
 import type { SessionEventMap } from '../events/session-events.js';
 
 /**
@@ -10,8 +11,11 @@ import type { SessionEventMap } from '../events/session-events.js';
  */
 export type Duration = number | string;
 
-/** Where a request carries its token. A named header is read as it is, without a scheme. */
-export type TransportOption = 'cookie' | 'bearer' | { header: string };
+/**
+ * Where a request carries its token: the session cookie, `Authorization: Bearer`, a header of your own (read and
+ * answered as it is, without a scheme), or a transport you implement.
+ */
+export type TransportOption = 'cookie' | 'bearer' | { header: string } | TokenTransport;
 
 /**
  * Options of `SessionModule.forRoot` and `forRootAsync`. Everything has a default; unknown keys and wrong values
@@ -114,11 +118,18 @@ export interface SessionModuleOptions {
   /** How far behind the store the near cache may be. */
   coherence?: SessionCoherenceOptions;
 
-  /** Where requests carry the token; the first that has one wins. @default ['cookie', 'bearer'] */
+  /** Where requests carry the token; the first that leads to a live session wins. @default ['cookie', 'bearer'] */
   transport?: TransportOption | readonly TransportOption[];
 
   /** The session cookie. */
   cookie?: SessionCookieOptions;
+
+  /**
+   * Refuse (403) unsafe requests (`POST` and the like) that another site caused, where the session comes from a cookie.
+   * `'strict'` is `{ strict: true }`; `false` switches the check off.
+   * @default true
+   */
+  csrf?: boolean | 'strict' | SessionCsrfOptions;
 
   /** Callbacks for three of the `SessionEvents`, for configuration files; the emitter has them all. */
   events?: SessionEventCallbacks;
@@ -198,8 +209,62 @@ export interface SessionCoherenceOptions {
 
 /** @publicApi */
 export interface SessionCookieOptions {
-  /** Name of the cookie the token is read from (RFC 6265 token characters). @default '__Host-sid' */
+  /**
+   * Name of the cookie (RFC 6265 token characters).
+   * @default the strictest that the other options allow: '__Host-sid', '__Secure-sid' with a domain or path, 'sid' if
+   * not secure
+   */
   name?: string;
+  /**
+   * Send the cookie over TLS only. `'auto'`: yes under `NODE_ENV=production`, where the boot stops unless the app
+   * speaks TLS or trusts a proxy that does; elsewhere no, and the cookie is set on loopback addresses only.
+   * @default 'auto'
+   */
+  secure?: boolean | 'auto';
+  /** Which requests that other sites cause carry the cookie. `'none'` needs `secure: true`. @default 'lax' */
+  sameSite?: 'lax' | 'strict' | 'none';
+  /** Keep the cookie from scripts. @default true */
+  httpOnly?: boolean;
+  /** URL path below which the browser sends it. @default '/' */
+  path?: string;
+  /** Domain whose subdomains get it too. @default absent: only the host that set it */
+  domain?: string;
+  /**
+   * How long the browser keeps it, prolonged whenever the session is; never longer than the session lives.
+   * @default absent: until the browser is closed
+   */
+  maxAge?: Duration;
+  /** Bind the cookie to the top-level site it is embedded in (CHIPS). Needs `secure: true`. @default false */
+  partitioned?: boolean;
+  /**
+   * Sign the cookie (HMAC-SHA-256), so that forged ones are refused without asking the store: at least 32 characters
+   * each. The first signs, all verify.
+   * @default none: tokens have 256 random bits and need no signature to be safe
+   */
+  secrets?: string | readonly string[];
+}
+
+/** @publicApi */
+export interface SessionCsrfOptions {
+  /** Also refuse unsafe requests that do not say where they come from. @default false */
+  strict?: boolean;
+  /** Other origins that may send unsafe requests, e.g. `['https://app.example.com']`. @default [] */
+  allowedOrigins?: readonly string[];
+}
+
+/** The cookie's attributes as sent. */
+export interface ResolvedCookieOptions {
+  readonly name: string;
+  readonly secure: boolean;
+  readonly sameSite: 'lax' | 'strict' | 'none';
+  readonly httpOnly: boolean;
+  readonly path: string;
+  readonly domain: string | undefined;
+  readonly maxAgeMs: number | undefined;
+  readonly partitioned: boolean;
+  readonly secrets: readonly string[];
+  /** `secure: 'auto'` decided it: the app must keep its part of the bargain. */
+  readonly decided: boolean;
 }
 
 /** @publicApi */
@@ -235,7 +300,8 @@ export interface ResolvedSessionOptions {
   readonly cache: ResolvedCacheOptions | false;
   readonly coherence: Readonly<Required<SessionCoherenceOptions>>;
   readonly transport: readonly TransportOption[];
-  readonly cookie: Readonly<Required<SessionCookieOptions>>;
+  readonly cookie: ResolvedCookieOptions;
+  readonly csrf: Readonly<Required<SessionCsrfOptions>> | false;
   readonly events: Readonly<SessionEventCallbacks>;
 }
 

@@ -1,0 +1,56 @@
+import type { ExecutionContext } from '@nestjs/common';
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import type { SESSION_OF_REQUEST } from '../session.constants.js';
+import type { RequestHeaders } from '../core/token-transport.interface.js';
+import type { RequestSession } from './request-session.js';
+
+/**
+ * A request as handlers see it: of Express (Node's own, with more on it), of Fastify (around Node's, in `raw`), or
+ * Node's own. Frameworks derive `ip`, `protocol` and `host` as their trust in proxies says.
+ */
+export interface HttpRequest extends RequestHeaders {
+  readonly method?: string | undefined;
+  readonly ip?: string | undefined;
+  readonly protocol?: string | undefined;
+  readonly host?: string | undefined;
+  readonly raw?: IncomingMessage;
+  readonly socket?: IncomingMessage['socket'];
+  [SESSION_OF_REQUEST]?: RequestSession;
+}
+
+/** The same of responses: Node's own, or Fastify's around it. */
+export type HttpResponse = ServerResponse | { readonly raw: ServerResponse };
+
+export function rawResponse(response: HttpResponse): ServerResponse {
+  return 'raw' in response ? response.raw : response;
+}
+
+/** The address the request came from, without trust in headers. */
+export function isFromLoopback(request: HttpRequest): boolean {
+  const address = (request.raw ?? request).socket?.remoteAddress;
+  return address !== undefined && /^(::1|(::ffff:)?127\.\d+\.\d+\.\d+)$/.test(address);
+}
+
+export function isOverTls(request: HttpRequest): boolean {
+  const { socket } = request.raw ?? request;
+  return request.protocol === 'https' || (socket !== undefined && 'encrypted' in socket);
+}
+
+/** Request and response of a handler's context: HTTP, or GraphQL over HTTP. */
+export function exchangeOf(context: ExecutionContext): {
+  request: HttpRequest;
+  response: HttpResponse | undefined;
+} {
+  if ((context.getType() as string) === 'graphql') {
+    const inner = context.getArgByIndex<{
+      req?: HttpRequest & { res?: HttpResponse };
+      request?: HttpRequest;
+      res?: HttpResponse;
+      reply?: HttpResponse;
+    }>(2);
+    const request = (inner.req ?? inner.request)!;
+    return { request, response: inner.res ?? inner.reply ?? inner.req?.res };
+  }
+  const http = context.switchToHttp();
+  return { request: http.getRequest<HttpRequest>(), response: http.getResponse<HttpResponse>() };
+}

@@ -1,0 +1,103 @@
+import { HttpException, Logger } from '@nestjs/common';
+import type { ActiveSession } from '../core/active-session.js';
+import type { SessionService } from '../core/session.service.js';
+import type { TokenTransport } from '../core/token-transport.interface.js';
+import {
+  SessionConflictError,
+  SessionGoneError,
+  SessionStoreUnavailableError,
+} from '../errors/state.errors.js';
+import type { ResolvedSessionOptions } from '../options/session-options.interface.js';
+import { SESSION_OF_REQUEST } from '../session.constants.js';
+import { isUnsafe, refuseCrossSite } from './csrf.js';
+import { toHttpException } from './http-errors.js';
+import {
+  isFromLoopback,
+  isOverTls,
+  rawResponse,
+  type HttpRequest,
+  type HttpResponse,
+} from './http-request.js';
+import { RequestSession, type HttpSessionServices } from './request-session.js';
+import type { ReplacementAnswer } from './response-gate.js';
+import { CookieTransport } from './token-transport.js';
+
+/**
+ * Sessions of HTTP requests: one {@link RequestSession} per request, whoever asks for it.
+ */
+export class HttpSessions implements HttpSessionServices {
+  readonly #logger = new Logger('SessionModule');
+  readonly #said = new Set<string>();
+
+  constructor(
+    readonly sessions: SessionService<object>,
+    readonly transports: readonly TokenTransport[],
+    private readonly options: Pick<ResolvedSessionOptions, 'cookie' | 'csrf'>,
+  ) {}
+
+  /** @param response absent where nothing is answered by HTTP: then nothing is saved by itself */
+  of(request: HttpRequest, response: HttpResponse | undefined): RequestSession {
+    // On Node's own request, so that middleware, guards and handlers of any framework find the same one.
+    const owner = (request.raw ?? request) as HttpRequest;
+    return (owner[SESSION_OF_REQUEST] ??= new RequestSession(
+      this,
+      request,
+      response === undefined ? undefined : rawResponse(response),
+    ));
+  }
+
+  /** @throws {ForbiddenException} if another site caused the request, where that matters */
+  checkOrigin(request: HttpRequest, session: RequestSession): void {
+    const { csrf } = this.options;
+    if (csrf !== false && isUnsafe(request) && session.isAmbient) refuseCrossSite(request, csrf);
+  }
+
+  mayWrite(transport: TokenTransport, request: HttpRequest): boolean {
+    const { cookie } = this.options;
+    if (!(transport instanceof CookieTransport) || isOverTls(request) || isFromLoopback(request)) return true;
+    if (cookie.secure) {
+      this.#once(
+        'warn',
+        'A Secure cookie was sent over plain HTTP, where browsers drop it. Serve the app over TLS; behind a proxy that ' +
+          "does, let the app trust it: app.set('trust proxy', 1) on Express, new FastifyAdapter({ trustProxy: true }) on Fastify.",
+      );
+      return true;
+    }
+    if (!cookie.decided) return true;
+    this.#once(
+      'error',
+      "No session cookie is set for clients on other machines over plain HTTP (cookie.secure: 'auto' outside production). " +
+        'Use TLS, or set cookie.secure: false to allow it.',
+    );
+    return false;
+  }
+
+  toAnswer(error: unknown): ReplacementAnswer {
+    if (
+      error instanceof SessionStoreUnavailableError ||
+      error instanceof SessionGoneError ||
+      error instanceof SessionConflictError
+    ) {
+      const exception = toHttpException(error);
+      return { status: exception.getStatus(), body: exception.getResponse() };
+    }
+    this.#logger.error(
+      'The session could not be saved before the response',
+      error instanceof Error ? error.stack : String(error),
+    );
+    return { status: 500, body: HttpException.createBody('Internal server error', '', 500) };
+  }
+
+  onLateChange({ id }: ActiveSession<object>): void {
+    this.#logger.error(
+      `Session ${id} was changed after the response had begun, and the change was not saved. Change it before the ` +
+        'response, or await session.save() after the change.',
+    );
+  }
+
+  #once(level: 'warn' | 'error', message: string): void {
+    if (this.#said.has(message)) return;
+    this.#said.add(message);
+    this.#logger[level](message);
+  }
+}

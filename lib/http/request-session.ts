@@ -1,0 +1,200 @@
+import type { ActiveSession } from '../core/active-session.js';
+import type { SessionBinding } from '../core/session-binding.interface.js';
+import type { SessionMetadata } from '../core/session-record.interface.js';
+import type { SessionService } from '../core/session.service.js';
+import type { TokenTransport } from '../core/token-transport.interface.js';
+import type { HttpRequest } from './http-request.js';
+import { gateResponse, type ReplacementAnswer, type ResponseGateOwner } from './response-gate.js';
+import type { ServerResponse } from 'node:http';
+
+type Session = ActiveSession<object>;
+
+/** What a request needs of the app; one object for all requests. */
+export interface HttpSessionServices {
+  readonly sessions: SessionService<object>;
+  readonly transports: readonly TokenTransport[];
+  /** Whether this transport may write its token to the client of this request. */
+  mayWrite(transport: TokenTransport, request: HttpRequest): boolean;
+  /** Turns an error into the answer a client gets for it; logs what the client is not told. */
+  toAnswer(error: unknown): ReplacementAnswer;
+  /** A change was made that can no longer be saved with the response. */
+  onLateChange(session: Session): void;
+}
+
+/** A token of the request, and what read it. */
+interface Carried {
+  readonly transport: TokenTransport;
+  readonly token: string;
+}
+
+/**
+ * The session of one request: looked for at most once, on first use, and saved and told to the client before the
+ * response leaves.
+ *
+ * The client is told: its token when it got another one, or when it forgets tokens and the session was prolonged; to
+ * forget the token only when this very request ended the session. What it is told and what the store holds never
+ * disagree: the store is written first, and if that fails the response is replaced.
+ */
+export class RequestSession implements SessionBinding, ResponseGateOwner {
+  #session: Session | undefined;
+  /** The stored session the request came with; null: none; undefined: not looked for yet. */
+  #found: Session | null | undefined;
+  #looking: Promise<Session | null> | undefined;
+  #carried: Carried | undefined;
+  #carriesOthers = false;
+  #touching: Promise<boolean> | undefined;
+  #gated = false;
+  #tokenTold: string | undefined;
+  readonly #lines: (readonly [name: string, value: string])[] = [];
+
+  constructor(
+    private readonly services: HttpSessionServices,
+    private readonly request: HttpRequest,
+    /** Absent where nothing is answered by HTTP. */
+    private readonly response: ServerResponse | undefined,
+  ) {}
+
+  /**
+   * The stored session whose token the request carries, or null. Without a promise where the near cache answers.
+   *
+   * @param strict read the store
+   */
+  find(strict: boolean): Session | null | Promise<Session | null> {
+    if (this.#found !== undefined) return this.#found;
+    if (this.#looking !== undefined) return this.#looking;
+    const carried = this.#read();
+    const [first] = carried;
+    if (first === undefined) return this.#settle(null);
+    const cached = strict ? null : this.services.sessions.getCached(first.token);
+    if (cached !== null) return this.#settle(cached, first);
+    return (this.#looking = this.#look(carried, strict).finally(() => (this.#looking = undefined)));
+  }
+
+  /** The visitor's session: the stored one, or a new one that its first write will store. */
+  obtain(strict: boolean): Session | Promise<Session> {
+    const found = this.find(strict);
+    return found instanceof Promise ? found.then((session) => this.#orNew(session)) : this.#orNew(found);
+  }
+
+  /**
+   * True where the request may have been caused by another site: its session came from a cookie, or it carries nothing
+   * that only the app's own client could have set.
+   */
+  get isAmbient(): boolean {
+    if (this.#carried !== undefined) return this.#carried.transport.ambient === true;
+    return !this.#carriesOthers && this.services.transports.some(({ ambient }) => ambient);
+  }
+
+  onUse(): void {
+    if (this.#gated || this.response === undefined) return;
+    this.#gated = true;
+    gateResponse(this.response, this);
+    this.response.once('close', () => {
+      // A client that went away before it was answered changes nothing: the answer will be written all the same.
+      if (this.response!.headersSent && this.#isLate()) this.services.onLateChange(this.#session!);
+    });
+  }
+
+  metadata(): SessionMetadata {
+    const { ip, headers, raw } = this.request;
+    const address = ip ?? (raw ?? this.request).socket?.remoteAddress;
+    const userAgent = headers['user-agent'];
+    return {
+      ...(address !== undefined && { ip: address.slice(0, 64) }),
+      ...(typeof userAgent === 'string' && { userAgent: userAgent.slice(0, 512) }),
+    };
+  }
+
+  commit(): Promise<void> | undefined {
+    const session = this.#session;
+    if (session === undefined) return undefined;
+    if (session.hasChanges) return this.#save(session);
+    if (this.#touching !== undefined && this.#carried?.transport.renews === true) {
+      return this.#touching.then((prolonged) => this.#tell(session, prolonged));
+    }
+    this.#tell(session, false);
+    return undefined;
+  }
+
+  headers(): readonly (readonly [string, string])[] {
+    return this.#lines;
+  }
+
+  onFailure(error: unknown): ReplacementAnswer {
+    this.#session = undefined; // whatever it still is, nothing more is said of it
+    this.#lines.length = 0;
+    return this.services.toAnswer(error);
+  }
+
+  async #save(session: Session): Promise<void> {
+    await session.save();
+    this.#tell(session, true);
+  }
+
+  /** @param prolonged a write of this request has extended the session's life */
+  #tell(session: Session, prolonged: boolean): void {
+    this.#tokenTold = session.token;
+    const carried = this.#carried;
+    const add = (name: string, value: string) => {
+      this.#lines.push([name, value]);
+    };
+    if (session.destroyedHere) {
+      carried?.transport.clear?.(add);
+    } else if (session.isStored && session.valid) {
+      const isNew = carried === undefined || session.token !== carried.token;
+      const transport = carried?.transport ?? this.services.transports.find((one) => one.write !== undefined);
+      if (transport?.write !== undefined && (isNew || (prolonged && transport.renews === true))) {
+        if (this.services.mayWrite(transport, this.request)) transport.write(add, session);
+      }
+    }
+    // A response that hands out a token must not be given to anybody else.
+    if (this.#lines.length > 0) this.#lines.push(['Cache-Control', 'no-store']);
+  }
+
+  #isLate(): boolean {
+    const session = this.#session;
+    if (session === undefined) return false;
+    if (this.#tokenTold !== undefined && this.#tokenTold !== session.token) return true;
+    try {
+      return session.hasChanges;
+    } catch {
+      return true; // it cannot even be encoded
+    }
+  }
+
+  #read(): Carried[] {
+    const found: Carried[] = [];
+    for (const transport of this.services.transports) {
+      const token = transport.read(this.request);
+      if (token === undefined) continue;
+      if (transport.ambient !== true) this.#carriesOthers = true;
+      found.push({ transport, token });
+    }
+    return found;
+  }
+
+  /** The first that leads to a live session wins, so that a stale cookie hides no valid bearer token. */
+  async #look(carried: readonly Carried[], strict: boolean): Promise<Session | null> {
+    for (const one of carried) {
+      const session = await this.services.sessions.getStored(one.token, strict);
+      if (session !== null) return this.#settle(session, one);
+    }
+    return this.#settle(null);
+  }
+
+  #settle<S extends Session | null>(session: S, carried?: Carried): S {
+    this.#found = session;
+    this.#carried = carried;
+    if (session !== null) {
+      this.#session = session.bind(this);
+      this.#touching = this.services.sessions.touchLater(session);
+      // The cookie is renewed only if the touch was written, which the response must wait for.
+      if (this.#touching !== undefined && carried?.transport.renews === true) this.onUse();
+    }
+    return session;
+  }
+
+  #orNew(session: Session | null): Session {
+    return session ?? (this.#session ??= this.services.sessions.unstored(this));
+  }
+}

@@ -1,0 +1,188 @@
+import type { OutgoingHttpHeader, OutgoingHttpHeaders, ServerResponse } from 'node:http';
+
+/** What a response becomes when its session could not be saved. */
+export interface ReplacementAnswer {
+  readonly status: number;
+  readonly body: unknown;
+}
+
+/** What the gate asks of its owner. */
+export interface ResponseGateOwner {
+  /**
+   * Called once, when the first byte of the response is about to leave. Undefined when there is nothing to wait for.
+   * Headers set before it resolves go out with the response.
+   */
+  commit(): Promise<void> | undefined;
+  /** Header lines to add, after `commit`: they win over what the handler gives to `writeHead`. */
+  headers(): readonly (readonly [name: string, value: string])[];
+  /** The answer in place of the handler's, after `commit` rejected. */
+  onFailure(error: unknown): ReplacementAnswer;
+}
+
+/** Headers that describe the handler's own body, and so leave with it. */
+const OF_THE_BODY =
+  /^(content-.*|transfer-encoding|etag|last-modified|location|cache-control|expires|accept-ranges|trailer)$/i;
+
+type Headers = OutgoingHttpHeaders | OutgoingHttpHeader[];
+
+/**
+ * Holds a response back until the session of its request is saved, whatever writes it: a framework's reply, a stream
+ * piped into it, server-sent events, a filter, `res.end()`. If that fails, another answer goes out instead of it.
+ *
+ * Node has one place that all of these pass: the response's own `writeHead`, `flushHeaders`, `write` and `end`. They are
+ * replaced on the one object; while it is held, calls are queued in order and the response says, as it would without
+ * the gate, that its headers are sent; a writer is told to wait for `drain`. Where there is nothing to save, the calls go
+ * straight through.
+ */
+export function gateResponse(response: ServerResponse, owner: ResponseGateOwner): void {
+  const writeHead = response.writeHead.bind(response);
+  const flushHeaders = response.flushHeaders.bind(response);
+  const write = response.write.bind(response);
+  const end = response.end.bind(response);
+  const queue: (() => void)[] = [];
+  let state: 'waiting' | 'holding' | 'open' | 'replaced' = 'waiting';
+  let ended = false;
+  let stopped = false;
+
+  const open = (): void => {
+    state = 'open';
+    addHeaders(response, owner.headers());
+  };
+  /** True when the call may go on now. */
+  const passes = (): boolean => {
+    if (state !== 'waiting') return state === 'open';
+    if (response.headersSent) {
+      state = 'open';
+      return true;
+    }
+    let committing: Promise<void> | undefined;
+    try {
+      committing = owner.commit();
+    } catch (error) {
+      committing = Promise.reject(error instanceof Error ? error : new Error(String(error)));
+    }
+    if (committing === undefined) {
+      open();
+      return true;
+    }
+    hold();
+    committing.then(release, replace);
+    return false;
+  };
+
+  const hold = (): void => {
+    state = 'holding';
+    // Frameworks and filters look at these before they answer a second time, and must see what they would see.
+    Object.defineProperty(response, 'headersSent', { configurable: true, get: () => true });
+    Object.defineProperty(response, 'writableEnded', { configurable: true, get: () => ended });
+    const { statusCode, statusMessage } = response;
+    queue.push(() => {
+      response.statusCode = statusCode;
+      response.statusMessage = statusMessage;
+    });
+  };
+  const letGo = (): void => {
+    delete (response as { headersSent?: boolean }).headersSent;
+    delete (response as { writableEnded?: boolean }).writableEnded;
+  };
+
+  const release = (): void => {
+    letGo();
+    open();
+    for (const call of queue.splice(0)) call();
+    if (stopped && !response.writableNeedDrain && !response.destroyed) response.emit('drain');
+  };
+
+  const replace = (error: unknown): void => {
+    letGo();
+    state = 'replaced'; // whatever the handler still writes is dropped
+    queue.length = 0;
+    const { status, body } = owner.onFailure(error);
+    if (response.destroyed) return;
+    for (const name of response.getHeaderNames()) if (OF_THE_BODY.test(name)) response.removeHeader(name);
+    const text = JSON.stringify(body);
+    response.statusCode = status;
+    response.statusMessage = '';
+    response.setHeader('Content-Type', 'application/json; charset=utf-8');
+    response.setHeader('Content-Length', Buffer.byteLength(text));
+    response.setHeader('Cache-Control', 'no-store');
+    state = 'open'; // for what end() itself calls
+    end(text, 'utf8');
+    state = 'replaced';
+    if (stopped) response.emit('drain'); // let a piped source run out
+  };
+
+  response.writeHead = function (this: ServerResponse, ...args: unknown[]) {
+    if (passes()) writeHead(...(withoutOurs(response, args, owner) as [number]));
+    else if (state === 'holding') queue.push(() => response.writeHead(...(args as [number])));
+    return response;
+  } as typeof response.writeHead;
+
+  response.flushHeaders = function () {
+    if (passes()) flushHeaders();
+    else if (state === 'holding') queue.push(() => flushHeaders());
+  };
+
+  response.write = function (...args: unknown[]) {
+    if (passes()) return write(...(args as [string]));
+    if (state !== 'holding') {
+      callBack(args);
+      return true;
+    }
+    queue.push(() => write(...(args as [string])));
+    stopped = true;
+    return false;
+  } as typeof response.write;
+
+  response.end = function (...args: unknown[]) {
+    if (passes()) return end(...(args as [string]));
+    if (state === 'holding' && !ended) queue.push(() => end(...(args as [string])));
+    else callBack(args);
+    ended = true;
+    return response;
+  } as typeof response.end;
+}
+
+/** A writer that waits for its callback must not wait for ever. */
+function callBack(args: unknown[]): void {
+  const callback = args.at(-1);
+  if (typeof callback === 'function') process.nextTick(callback as () => void);
+}
+
+function addHeaders(response: ServerResponse, ours: readonly (readonly [string, string])[]): void {
+  if (response.headersSent) return;
+  for (const [name, value] of ours) {
+    if (name === 'Set-Cookie') response.appendHeader(name, value);
+    else response.setHeader(name, value);
+  }
+}
+
+/** Headers given to `writeHead` replace those that are set: what is ours is taken out of them, cookies are joined. */
+function withoutOurs(response: ServerResponse, args: unknown[], owner: ResponseGateOwner): unknown[] {
+  const ours = owner.headers();
+  const last = args.length - 1;
+  const given = args[last] as Headers | undefined;
+  if (ours.length === 0 || last === 0 || typeof given !== 'object' || given === null) return args;
+  const pairs: [string, OutgoingHttpHeader | undefined][] = Array.isArray(given)
+    ? pairsOf(given)
+    : Object.entries(given);
+  const kept: [string, OutgoingHttpHeader | undefined][] = [];
+  for (const [name, value] of pairs) {
+    const own = ours.find(([ourName]) => ourName.toLowerCase() === name.toLowerCase());
+    if (own === undefined) kept.push([name, value]);
+    else if (own[0] === 'Set-Cookie' && value !== undefined)
+      response.appendHeader(name, Array.isArray(value) ? value : String(value));
+  }
+  const headers: Headers = Array.isArray(given)
+    ? kept.flatMap(([name, value]) => [name, value as OutgoingHttpHeader])
+    : Object.fromEntries(kept);
+  return [...args.slice(0, last), headers];
+}
+
+function pairsOf(flat: readonly unknown[]): [string, OutgoingHttpHeader][] {
+  if (Array.isArray(flat[0])) return flat as [string, OutgoingHttpHeader][];
+  return Array.from({ length: Math.floor(flat.length / 2) }, (_, index) => [
+    String(flat[index * 2]),
+    flat[index * 2 + 1] as OutgoingHttpHeader,
+  ]);
+}
