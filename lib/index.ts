@@ -27,6 +27,7 @@ export { SessionRegistry, type KillUserOptions } from './core/session.registry.j
 export type { SessionInfo, SessionMetadata, SessionRecord } from './core/session-record.interface.js';
 
 // HTTP
+export { CsrfGuard } from './http/csrf.guard.js';
 export { SessionGuard } from './http/session.guard.js';
 export { SessionExceptionFilter } from './http/session-exception.filter.js';
 export {

@@ -18,6 +18,7 @@ import { SessionService } from './core/session.service.js';
 import type { SessionStore } from './core/session-store.js';
 import { SessionEvents, type SessionEventMap } from './events/session-events.js';
 import { SessionGuard } from './http/session.guard.js';
+import { CsrfGuard } from './http/csrf.guard.js';
 import { HttpSessions } from './http/http-sessions.js';
 import { SessionPipe } from './http/session.pipe.js';
 import { checkTls } from './http/tls-check.js';
@@ -98,6 +99,7 @@ import { RedisSessionStore } from './store/redis-session.store.js';
       inject: [SessionService, SESSION_OPTIONS],
     },
     SessionGuard,
+    CsrfGuard,
     SessionPipe,
   ],
   exports: [
@@ -107,6 +109,7 @@ import { RedisSessionStore } from './store/redis-session.store.js';
     RedisSubscriber,
     SessionEvents,
     SessionGuard,
+    CsrfGuard,
     SESSION_STORE,
     SESSION_OPTIONS,
     HttpSessions,

@@ -9,6 +9,7 @@ import {
   type FieldPatch,
   type SessionData,
 } from './session-data.js';
+import { csrfTokenOf } from './csrf-token.js';
 import { checkRegenerateOptions, type RegenerateOptions } from './regenerate-options.js';
 import type { SessionBinding } from './session-binding.interface.js';
 import type { SessionEngine, WriteOptions } from './session-engine.js';
@@ -42,6 +43,7 @@ export class ActiveSession<T extends object = SessionData> {
   #ended = false;
   #stored = true;
   #destroyedHere = false;
+  #mustStore = false;
   #binding: SessionBinding | undefined;
 
   /** @internal sessions come from `SessionService` */
@@ -184,7 +186,9 @@ export class ActiveSession<T extends object = SessionData> {
 
   /** True if the draft holds changes that are not saved. Costs an encoding where the draft has been looked at. */
   get hasChanges(): boolean {
-    if (this.#draft === undefined || this.#ended) return false;
+    if (this.#ended) return false;
+    if (this.#mustStore && !this.#stored) return true;
+    if (this.#draft === undefined) return false;
     const encoded = this.#engine.encode(this.#draft);
     return encoded !== this.#record.data && encoded !== this.#engine.baseline(this.#record).data;
   }
@@ -244,7 +248,7 @@ export class ActiveSession<T extends object = SessionData> {
   async save(options?: WriteOptions): Promise<void> {
     if (this.#ended) throw new SessionGoneError(this.id);
     await this.#inTurn(async () => {
-      const draft = this.#draft;
+      const draft = this.#draft ?? (this.#stored ? undefined : {});
       const before = this.#record;
       if (draft === undefined) return;
       const encoded = this.#engine.encode(draft);
@@ -347,6 +351,18 @@ export class ActiveSession<T extends object = SessionData> {
     if (this.#stored) await this.#engine.destroy(this.#token, 'destroyed', this.#record);
     this.#ended = true;
     this.#destroyedHere = true;
+  }
+
+  /**
+   * What forms and scripts of the app's own pages send along so that `CsrfGuard` lets them through (43 characters).
+   * Changes with `regenerate`. A visitor's session that was not stored is stored for it.
+   */
+  csrfToken(): string {
+    if (!this.#stored) {
+      this.#mustStore = true;
+      this.#binding?.onUse();
+    }
+    return csrfTokenOf(this.#token);
   }
 
   /** What logs and `JSON.stringify` get: neither token nor data. */

@@ -1,0 +1,55 @@
+import {
+  ForbiddenException,
+  Inject,
+  Injectable,
+  type CanActivate,
+  type ExecutionContext,
+} from '@nestjs/common';
+import { Reflector } from '@nestjs/core';
+import { isCsrfTokenOf } from '../core/csrf-token.js';
+import { SessionStoreUnavailableError } from '../errors/state.errors.js';
+import { isUnsafe } from './csrf.js';
+import { toHttpException } from './http-errors.js';
+import { exchangeOf, type HttpRequest } from './http-request.js';
+import { HttpSessions } from './http-sessions.js';
+import { readPolicy } from './route-policy.js';
+
+/**
+ * Lets unsafe requests (`POST` and the like) through only with the session's own token, `session.csrfToken()`, in the
+ * header `X-CSRF-Token` or the body's field `_csrf`; else 403. On top of the check of `Sec-Fetch-Site` and `Origin`, for
+ * browsers that send neither. Sessions that do not come from a cookie need none; `@SkipCsrf()` exempts a route.
+ *
+ * @publicApi
+ */
+@Injectable()
+export class CsrfGuard implements CanActivate {
+  constructor(
+    @Inject(HttpSessions) private readonly http: HttpSessions,
+    @Inject(Reflector) private readonly reflector: Reflector,
+  ) {}
+
+  async canActivate(context: ExecutionContext): Promise<boolean> {
+    const { request, response } = exchangeOf(context);
+    const { skipCsrf, strict } = readPolicy(this.reflector, context);
+    if (skipCsrf || !isUnsafe(request)) return true;
+    const held = this.http.of(request, response);
+    let session;
+    try {
+      session = await held.find(strict);
+    } catch (error) {
+      throw error instanceof SessionStoreUnavailableError ? toHttpException(error) : error;
+    }
+    if (!held.isAmbient) return true;
+    if (session !== null && isCsrfTokenOf(session.token, sentWith(request))) return true;
+    throw new ForbiddenException('The CSRF token is missing or wrong');
+  }
+}
+
+function sentWith(request: HttpRequest & { body?: unknown }): unknown {
+  const { body, headers } = request;
+  const header = headers['x-csrf-token'];
+  if (header !== undefined) return header;
+  return typeof body === 'object' && body !== null && Object.hasOwn(body, '_csrf')
+    ? (body as { _csrf: unknown })._csrf
+    : undefined;
+}
