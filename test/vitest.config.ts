@@ -7,7 +7,12 @@ import { defineConfig } from 'vitest/config';
 export default defineConfig({
   root: fileURLToPath(new URL('..', import.meta.url)),
   test: {
-    include: ['test/**/*.spec.ts', 'test/**/*.integration-spec.ts', 'test/**/*.e2e-spec.ts'],
+    include: [
+      'test/**/*.spec.ts',
+      'test/**/*.integration-spec.ts',
+      'test/**/*.fault-spec.ts',
+      'test/**/*.e2e-spec.ts',
+    ],
     // test/types/*.test-d.ts are checked by tsc itself (`npm run typecheck`, and here within `npm test`).
     typecheck: {
       enabled: true,

@@ -67,7 +67,8 @@ export class SessionRegistry {
       const ids = records
         .filter(({ id, createdAt }) => (pass === 0 || createdAt <= first.now) && !spared.has(id))
         .map(({ id }) => id);
-      if (ids.length === 0) break;
+      // The first pass also where nothing is left: what was ended before may still wait to be confirmed by replicas.
+      if (ids.length === 0 && pass > 0) break;
       count += await this.engine.destroyMany(ids, userId, 'killed');
       ({ records } = await store.userSessions(userId));
     }

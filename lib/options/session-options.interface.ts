@@ -106,7 +106,7 @@ export interface SessionModuleOptions {
 
   /**
    * How many replicas must confirm the end of a session before `destroy`, `kill` and `killUser` resolve (Redis `WAIT`, on
-   * a connection of its own), so that a failover cannot bring it back. When fewer do within half of `commandTimeout`:
+   * a connection of its own), so that a failover cannot bring it back. When fewer do within a third of `commandTimeout`:
    * `SessionNotReplicatedError`. At most 100.
    * @default 0
    */

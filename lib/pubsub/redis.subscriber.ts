@@ -39,6 +39,8 @@ export interface SubscriberCounts {
 
 /** After an epoch could not be opened (no rights on the channel, C not back yet), the next try comes after this. */
 const RETRY_MS = 250;
+/** A connection that ioredis has given up for good is begun anew after this. */
+const REVIVE_MS = 50;
 
 /**
  * Receives what other processes changed, on a connection of its own, and knows whether it may have missed something.
@@ -142,7 +144,10 @@ export class RedisSubscriber implements InvalidationSource {
     this.#client = client;
     client.on('error', () => undefined); // 'close' follows, and ends the epoch
     client.on('close', () => this.#endEpoch('the subscriber connection was lost'));
-    client.on('end', () => this.#endEpoch('the subscriber connection was lost'));
+    client.on('end', () => {
+      this.#endEpoch('the subscriber connection was lost');
+      this.#revive(client);
+    });
     client.on('ready', () => void this.#beginEpoch(client));
     client.on('message', (_channel: string, text: unknown) => this.#receive(text));
     this.link.commands.onLost(() => {
@@ -225,11 +230,15 @@ export class RedisSubscriber implements InvalidationSource {
     );
   }
 
-  /** A lease that ran out does not come back: its connection is suspect, and a new epoch begins on a new one. */
+  /**
+   * A lease that ran out does not come back: its connection is suspect, and a new epoch begins on a new one. So is the
+   * store's: this process may have slept through a failover, and still be attached to the former master.
+   */
   #hasLapsed(now: number): boolean {
     if (this.#lease.holdsAt(now)) return false;
     this.#endEpoch(`no proof for ${this.link!.leaseMs} ms`);
     this.#reconnect();
+    this.link!.commands.giveUp();
     return true;
   }
 
@@ -257,6 +266,13 @@ export class RedisSubscriber implements InvalidationSource {
     }
     clearTimeout(this.#retry);
     this.#retry = setTimeout(() => this.#reconnect(), RETRY_MS).unref();
+  }
+
+  /** A Sentinel's notice in the middle of a reconnection ends an ioredis client for good (6.0.0, FailoverDetector). */
+  #revive(client: Redis): void {
+    if (this.#closed) return;
+    clearTimeout(this.#retry);
+    this.#retry = setTimeout(() => void client.connect().catch(() => undefined), REVIVE_MS).unref();
   }
 
   #reconnect(): void {

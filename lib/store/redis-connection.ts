@@ -18,11 +18,16 @@ type Argument = string | number;
 /** A server that failed its check is asked again, on a new link, after this time. */
 const RECHECK_MS = 250;
 
-/** A reply, and whether an earlier try of the same command may have been run without our learning of it. */
 export interface Reply {
   readonly value: unknown;
+  /** Whether an earlier try of the same command may have been run without our learning of it. */
   readonly uncertain: boolean;
+  /** `run_id` of the server that answered; null where it does not tell. */
+  readonly server: string | null;
 }
+
+/** A connection that ioredis has given up for good is begun anew after this. */
+const REVIVE_MS = 50;
 
 /**
  * The command connection C: our own, opened by {@link open}, closed by {@link close}.
@@ -44,15 +49,17 @@ export class RedisConnection implements StoreConnection {
   #drained: (() => void) | undefined;
   #lastProblem = '';
   #recheck: NodeJS.Timeout | undefined;
+  #server: string | null = null;
 
   /**
    * @param connect makes the client, not yet connected
-   * @param check run on every new link before the first command; a rejection keeps the link unused
+   * @param check run on every new link before the first command; resolves to the server's `run_id`, null where it does
+   *   not tell; a rejection keeps the link unused
    * @param onAvailable told `false` when the link is lost and `true` when it is back
    */
   constructor(
     private readonly connect: () => Promise<Redis>,
-    private readonly check: (client: Redis) => Promise<void>,
+    private readonly check: (client: Redis) => Promise<string | null>,
     private readonly commandTimeoutMs: number,
     private readonly onAvailable: (available: boolean) => void,
   ) {}
@@ -72,12 +79,14 @@ export class RedisConnection implements StoreConnection {
       this.#logger.debug(`Redis: ${lastError}`);
     });
     client.on('close', () => this.#onLost());
+    client.on('end', () => this.#revive(client));
     let failure: SessionOptionsError | undefined;
     const checked = new Promise<void>((resolve) => {
       client.on('ready', () => {
         this.#wasReady = true;
         this.check(client).then(
-          () => {
+          (server) => {
+            this.#server = server;
             this.#onUsable(client);
             resolve();
           },
@@ -101,6 +110,11 @@ export class RedisConnection implements StoreConnection {
 
   get connected(): boolean {
     return this.#usable;
+  }
+
+  /** `run_id` of the server last attached to; null where it does not tell. */
+  get server(): string | null {
+    return this.#server;
   }
 
   onLost(listener: () => void): void {
@@ -144,43 +158,16 @@ export class RedisConnection implements StoreConnection {
     keys: readonly string[],
     args: readonly Argument[],
   ): Promise<Reply> {
-    return this.#send(operation, writes, (client, forgotten) =>
+    return this.send(operation, writes, (client, forgotten) =>
       forgotten
         ? client.eval(script.lua, keys.length, ...keys, ...args)
         : client.evalsha(script.sha, keys.length, ...keys, ...args),
     );
   }
 
-  /**
-   * Runs a writing script, then waits until replicas have what it wrote. Blocks the connection meanwhile, and covers
-   * only what was written on it: it is for connections of its own.
-   *
-   * @param replicas how many to wait for
-   * @param waitMs for how long at most
-   */
-  async runReplicated(
-    operation: string,
-    script: Script,
-    keys: readonly string[],
-    args: readonly Argument[],
-    replicas: number,
-    waitMs: number,
-  ): Promise<Reply & { readonly replicas: number }> {
-    const { value: both, uncertain } = await this.#send(operation, true, (client, forgotten) =>
-      Promise.all([
-        forgotten
-          ? client.eval(script.lua, keys.length, ...keys, ...args)
-          : client.evalsha(script.sha, keys.length, ...keys, ...args),
-        client.wait(replicas, waitMs),
-      ]),
-    );
-    const [value, confirmed] = both as [unknown, number];
-    return { value, uncertain, replicas: confirmed };
-  }
-
   /** Runs plain read commands. */
   read<T>(operation: string, command: (client: Redis) => Promise<T>): Promise<T> {
-    return this.#send(operation, false, command).then((reply) => reply.value as T);
+    return this.send(operation, false, command).then((reply) => reply.value as T);
   }
 
   async close(): Promise<void> {
@@ -206,8 +193,13 @@ export class RedisConnection implements StoreConnection {
     clearTimeout(timer);
   }
 
-  /** @param attempt sends the command; `forgotten` after the server said that it does not know the script */
-  #send(
+  /**
+   * Sends commands, again after a broken link, until they are answered or the time is up.
+   *
+   * @param attempt sends them; `forgotten` after the server said that it does not know the script
+   * @throws {SessionStoreUnavailableError}
+   */
+  send(
     operation: string,
     writes: boolean,
     attempt: (client: Redis, forgotten: boolean) => Promise<unknown>,
@@ -248,7 +240,7 @@ export class RedisConnection implements StoreConnection {
           (value) => {
             if (settled) return;
             settle();
-            resolve({ value, uncertain });
+            resolve({ value, uncertain, server: this.#server });
           },
           (error: unknown) => {
             if (settled) return;
@@ -296,6 +288,13 @@ export class RedisConnection implements StoreConnection {
     this.#saidAvailable = true;
     this.onAvailable(true);
     for (const wake of this.#waiting) wake();
+  }
+
+  /** A Sentinel's notice in the middle of a reconnection ends an ioredis client for good (6.0.0, FailoverDetector). */
+  #revive(client: Redis): void {
+    if (this.#closed) return;
+    clearTimeout(this.#recheck);
+    this.#recheck = setTimeout(() => void client.connect().catch(() => undefined), REVIVE_MS).unref();
   }
 
   /** The link is up but must not be used. A new one may lead to a server that has been set right. */

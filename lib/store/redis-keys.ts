@@ -8,11 +8,13 @@
  * | `sk:{p}:u:<user>` | zset | ids of one user by last access |
  * | `sk:{p}:exp` | zset | `<id> <user>` by deadline (`+inf` when immortal) |
  * | `sk:layout` | string | layout number and partition count |
+ * | `sk:wait` | string | empty; written before a `WAIT` for replicas |
  * | `sk:inv` | channel | invalidations |
  */
 export class RedisKeys {
   readonly layout: string;
   readonly channel: string;
+  readonly barrier: string;
   readonly #prefixes: readonly string[];
 
   constructor(
@@ -21,6 +23,7 @@ export class RedisKeys {
   ) {
     this.layout = `${prefix}layout`;
     this.channel = `${prefix}inv`;
+    this.barrier = `${prefix}wait`;
     this.#prefixes = Array.from({ length: partitions }, (_, partition) => `${prefix}{${partition}}:`);
   }
 

@@ -19,7 +19,8 @@ import type { SessionEvents } from '../events/session-events.js';
 import { SessionOptionsError } from '../errors/caller.errors.js';
 import { SessionNotReplicatedError, SessionStoreUnavailableError } from '../errors/state.errors.js';
 import type { ResolvedSessionOptions } from '../options/session-options.interface.js';
-import { RedisConnection, type Reply } from './redis-connection.js';
+import { RedisConnection } from './redis-connection.js';
+import { ReplicaBarrier } from './replica-barrier.js';
 import { RedisKeys } from './redis-keys.js';
 import { encodeUserId, formatTail, formatVersion, isMoved, parseRecord } from './redis-record.js';
 import { CREATE, DESTROY, GET, SET, TOUCH } from './scripts/record.lua.js';
@@ -37,10 +38,10 @@ type Options = Pick<
   'keyPrefix' | 'partitions' | 'instanceId' | 'commandTimeoutMs' | 'waitForReplicas'
 >;
 
-/** Ids of sessions that were alive, and by how many replicas their end was confirmed (Infinity: not asked). */
+/** Ids of sessions that were alive, and the servers (by `run_id`) on which they ended: one, but for a failover. */
 interface Destroyed {
-  ended: string[];
-  replicas: number;
+  readonly ended: string[];
+  readonly servers: Set<string | null>;
 }
 
 /**
@@ -57,8 +58,8 @@ export class RedisSessionStore extends SessionStore {
   readonly capabilities = { versions: true, index: true, exclusive: false } as const;
   /** @internal the subscriber watches it */
   readonly connection: RedisConnection;
-  /** For writes that wait for replicas; null when none do. */
-  readonly #replicated: RedisConnection | null;
+  /** Null unless the end of a session waits for replicas. */
+  readonly #barrier: ReplicaBarrier | null;
   readonly #logger = new Logger('SessionModule');
   readonly #keys: RedisKeys;
   readonly #origin: string;
@@ -81,16 +82,25 @@ export class RedisSessionStore extends SessionStore {
         onAvailable,
       );
     this.connection = open('', (available) => events.emit('storeAvailable', { available }));
-    this.#replicated = options.waitForReplicas === 0 ? null : open('-wait', () => undefined);
+    const { waitForReplicas } = options;
+    this.#barrier =
+      waitForReplicas === 0
+        ? null
+        : new ReplicaBarrier(
+            open('-wait', () => undefined),
+            this.#keys.barrier,
+            waitForReplicas,
+            this.#waitMs,
+          );
   }
 
   override async open(): Promise<void> {
     await this.connection.open();
-    await this.#replicated?.open();
+    await this.#barrier?.connection.open();
   }
 
   override async close(): Promise<void> {
-    await Promise.all([this.connection.close(), this.#replicated?.close()]);
+    await Promise.all([this.connection.close(), this.#barrier?.connection.close()]);
   }
 
   /** Name of the channel on which this store announces changes. */
@@ -172,13 +182,13 @@ export class RedisSessionStore extends SessionStore {
   async destroy(id: string, hint?: { userId: string | null }): Promise<boolean> {
     const users = [encodeUserId(hint?.userId ?? null)];
     const done = await this.#destroyBatch(this.#partition(id), [id], users);
-    return this.#confirmed(done).length === 1;
+    return (await this.#confirmed(done)).length === 1;
   }
 
   async destroyMany(ids: readonly string[], userId: string): Promise<readonly string[]> {
     const partition = partitionOfUser(userId, this.#keys.partitions);
     const user = encodeUserId(userId);
-    const all: Destroyed = { ended: [], replicas: Infinity };
+    const all: Destroyed = { ended: [], servers: new Set([this.connection.server]) };
     for (let start = 0; start < ids.length; start += BATCH) {
       const batch = ids.slice(start, start + BATCH);
       const done = await this.#destroyBatch(
@@ -187,7 +197,7 @@ export class RedisSessionStore extends SessionStore {
         batch.map(() => user),
       );
       all.ended.push(...done.ended);
-      all.replicas = Math.min(all.replicas, done.replicas);
+      for (const server of done.servers) all.servers.add(server);
     }
     return this.#confirmed(all);
   }
@@ -396,7 +406,10 @@ export class RedisSessionStore extends SessionStore {
     users: readonly string[],
   ): Promise<Destroyed> {
     const deadlines = this.#keys.deadlines(partition);
-    const { value, uncertain, replicas } = await this.#runDestroy(
+    const { value, uncertain, server } = await this.connection.run(
+      'end a session',
+      true,
+      DESTROY,
       [
         deadlines,
         ...ids.map((id) => this.#keys.record(partition, id)),
@@ -410,41 +423,31 @@ export class RedisSessionStore extends SessionStore {
     const wrong = ids.flatMap((id, index) =>
       typeof replies[index] === 'string' ? [{ id, user: replies[index] }] : [],
     );
-    if (wrong.length === 0) return { ended, replicas };
+    const servers = new Set([server]);
+    if (wrong.length === 0) return { ended, servers };
     const rest = await this.#destroyBatch(
       partition,
       wrong.map(({ id }) => id),
       wrong.map(({ user }) => user),
     );
-    return { ended: [...ended, ...rest.ended], replicas: Math.min(replicas, rest.replicas) };
+    return { ended: [...ended, ...rest.ended], servers: new Set([...servers, ...rest.servers]) };
   }
 
-  async #runDestroy(keys: string[], args: string[]): Promise<Reply & { readonly replicas: number }> {
-    if (this.#replicated === null) {
-      return {
-        ...(await this.connection.run('end a session', true, DESTROY, keys, args)),
-        replicas: Infinity,
-      };
-    }
-    const { waitForReplicas } = this.options;
-    return this.#replicated.runReplicated(
-      'end a session',
-      DESTROY,
-      keys,
-      args,
-      waitForReplicas,
-      this.#waitMs,
-    );
-  }
-
-  /** Half of the time a command has: the other half is for the command. */
+  /** A third of the time a command has: whoever comes while others are waiting waits twice. */
   get #waitMs(): number {
-    return Math.ceil(this.options.commandTimeoutMs / 2);
+    return Math.ceil(this.options.commandTimeoutMs / 3);
   }
 
-  /** @throws {SessionNotReplicatedError} */
-  #confirmed({ ended, replicas }: Destroyed): readonly string[] {
+  /**
+   * Resolves to the ids that were alive, when enough replicas have their end too.
+   *
+   * @throws {SessionNotReplicatedError}
+   */
+  async #confirmed({ ended, servers }: Destroyed): Promise<readonly string[]> {
+    if (this.#barrier === null) return ended;
     const { waitForReplicas } = this.options;
+    const [server = null] = servers;
+    const replicas = servers.size === 1 ? await this.#barrier.confirm(server) : 0;
     if (replicas >= waitForReplicas) return ended;
     throw new SessionNotReplicatedError(ended, replicas, waitForReplicas, this.#waitMs);
   }
@@ -468,8 +471,8 @@ export class RedisSessionStore extends SessionStore {
     return partition;
   }
 
-  /** Runs on every new link: version and role of the server, the layout marker, and once the eviction policy. */
-  async #checkServer(client: Redis): Promise<void> {
+  /** Runs on every new link: version and role of the server, the layout marker, and once the eviction policy. Resolves to its `run_id`. */
+  async #checkServer(client: Redis): Promise<string | null> {
     const info = await client.info().catch(() => ''); // where an ACL forbids it, these checks are left out
     const version = /^redis_version:(\d+)\.(\S+)/m.exec(info);
     if (version !== null && Number(version[1]) < 7) {
@@ -507,6 +510,7 @@ export class RedisSessionStore extends SessionStore {
         `Redis has maxmemory-policy "${policy}" and may drop live sessions when its memory is full. Set it to "noeviction".`,
       );
     }
+    return /^run_id:(\w+)/m.exec(info)?.[1] ?? null;
   }
 }
 

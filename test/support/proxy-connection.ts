@@ -17,9 +17,15 @@ export interface CutReport {
   answer: Buffer;
 }
 
+/** Directions in which nothing is forwarded. */
+export interface Held {
+  upstream: boolean;
+  downstream: boolean;
+}
+
 /** What the connections share with their proxy. */
 export interface ProxyState {
-  held: { upstream: boolean; downstream: boolean };
+  held: Held;
   delay: ProxyDelay;
   onCommand: ((command: string[], connectionId: number) => void) | undefined;
   take(chunk: Buffer): Arm | undefined;
@@ -92,6 +98,8 @@ const UNCOUNTABLE = /^([ps]?(un)?subscribe|monitor|sync|psync)$/i;
 export class Connection {
   readonly up: Lane;
   readonly down: Lane;
+  /** This connection's own, for ever, unlike those of the proxy. */
+  readonly abandoned: Held = { upstream: false, downstream: false };
   #commands = new RespScanner({ inline: true, collect: true });
   #replies = new RespScanner();
   #replyCount = 0;
@@ -105,15 +113,15 @@ export class Connection {
     readonly proxy: ProxyState,
     onGone: () => void,
   ) {
-    const { delay, held } = proxy;
+    const { delay } = proxy;
     this.up = new Lane(
       (item) => this.#forwardUp(item),
-      () => held.upstream,
+      () => proxy.held.upstream || this.abandoned.upstream,
       () => delay.upstreamMs?.() ?? 0,
     );
     this.down = new Lane(
       (item) => this.#forwardDown(item),
-      () => held.downstream,
+      () => proxy.held.downstream || this.abandoned.downstream,
       () => delay.downstreamMs?.() ?? 0,
     );
     this.#wire(client, this.up);

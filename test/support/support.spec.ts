@@ -411,6 +411,34 @@ describe('TcpProxy', () => {
     await waitFor(async () => !(await listed()));
   });
 
+  it('abandons the connections there are for ever, while new ones work', async () => {
+    const proxy = await proxyTo(shared.port);
+    const { redis: old } = client(proxy.url);
+    const direct = client(shared.url).redis;
+    const key = `${uniquePrefix()}abandoned`;
+    await old.ping();
+    proxy.abandon({ downstream: true });
+    let answered = false;
+    old.set(key, 'sent').then(
+      () => (answered = true),
+      () => undefined,
+    );
+    await waitFor(async () => (await direct.getdel(key)) === 'sent');
+    proxy.abandon();
+    proxy.resume();
+    old.set(key, 'lost').catch(() => undefined);
+    // A round trip of a new connection after it: the old one's would have been done.
+    expect(await client(proxy.url).redis.ping()).toBe('PONG');
+    expect([answered, old.status, proxy.connections, await direct.get(key)]).toEqual([
+      false,
+      'ready',
+      2,
+      null,
+    ]);
+    old.disconnect();
+    await waitFor(() => proxy.connections === 1);
+  });
+
   it('delays and keeps order', async () => {
     const proxy = await proxyTo(shared.port);
     const { redis } = client(proxy.url);

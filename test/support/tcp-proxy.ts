@@ -4,6 +4,7 @@ import {
   Connection,
   type Arm,
   type CutReport,
+  type Held,
   type ProxyDelay,
   type ProxyState,
 } from './proxy-connection.js';
@@ -105,18 +106,27 @@ export class TcpProxy {
    * Stops forwarding in the named directions (both when none is named), on present and future connections, without
    * telling anyone: bytes, FIN and RST are held back, in order, until `resume()`.
    */
-  blackhole({ upstream, downstream }: { upstream?: boolean; downstream?: boolean } = {}): void {
-    const both = upstream === undefined && downstream === undefined;
-    this.#state.held.upstream = upstream ?? both;
-    this.#state.held.downstream = downstream ?? both;
+  blackhole(directions: { upstream?: boolean; downstream?: boolean } = {}): void {
+    this.#state.held = which(directions);
     for (const connection of this.#all) this.#pump(connection);
   }
 
   /** Ends `blackhole`: what was held goes out now, in order. */
   resume(): void {
-    this.#state.held.upstream = false;
-    this.#state.held.downstream = false;
+    this.#state.held = { upstream: false, downstream: false };
     for (const connection of this.#all) this.#pump(connection);
+  }
+
+  /**
+   * Forgets the connections there are, as a router does that lost its table: in the named directions (both when none
+   * is named) they never forward anything again, FIN and RST included, whatever `resume()` does. New ones work.
+   */
+  abandon(directions: { upstream?: boolean; downstream?: boolean } = {}): void {
+    const { upstream, downstream } = which(directions);
+    for (const { abandoned } of this.#all) {
+      abandoned.upstream ||= upstream;
+      abandoned.downstream ||= downstream;
+    }
   }
 
   /** Delays each chunk that comes in from now on; byte order is kept. `delay({})` ends it. */
@@ -195,4 +205,10 @@ export class TcpProxy {
     up.pump();
     down.pump();
   }
+}
+
+/** The directions meant: both when none is named. */
+function which({ upstream, downstream }: Partial<Held>): Held {
+  const both = upstream === undefined && downstream === undefined;
+  return { upstream: upstream ?? both, downstream: downstream ?? both };
 }
