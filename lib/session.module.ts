@@ -197,6 +197,13 @@ export class SessionModule extends ConfigurableModuleClass implements OnModuleIn
           'Set the option "redis", or "store", for production.',
       );
     }
+    const { cookie } = this.options;
+    if (!cookie.secure && !cookie.decided && process.env.NODE_ENV === 'production') {
+      this.#logger.warn(
+        'cookie.secure is false: the session cookie crosses the network unencrypted, and whoever reads it is signed in. ' +
+          'Serve the app over TLS and drop the option.',
+      );
+    }
     if (typeof redis === 'object' && redis === subscriber) {
       this.#logger.warn(
         'The options "redis" and "subscriber" are the same client. Each is copied into a connection of its own; drop "subscriber".',

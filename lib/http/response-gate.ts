@@ -66,7 +66,7 @@ export function gateResponse(response: ServerResponse, owner: ResponseGateOwner)
       return true;
     }
     hold();
-    committing.then(release, replace);
+    committing.then(release).catch(replace);
     return false;
   };
 
@@ -75,10 +75,12 @@ export function gateResponse(response: ServerResponse, owner: ResponseGateOwner)
     // Frameworks and filters look at these before they answer a second time, and must see what they would see.
     Object.defineProperty(response, 'headersSent', { configurable: true, get: () => true });
     Object.defineProperty(response, 'writableEnded', { configurable: true, get: () => ended });
-    const { statusCode, statusMessage } = response;
+    const { statusCode } = response;
+    // HTTP/2 has no status messages, and warns when asked for one.
+    const statusMessage = response.req.httpVersionMajor === 1 ? response.statusMessage : undefined;
     queue.push(() => {
       response.statusCode = statusCode;
-      response.statusMessage = statusMessage;
+      if (statusMessage !== undefined) response.statusMessage = statusMessage;
     });
   };
   const letGo = (): void => {
@@ -93,16 +95,21 @@ export function gateResponse(response: ServerResponse, owner: ResponseGateOwner)
     if (stopped && !response.writableNeedDrain && !response.destroyed) response.emit('drain');
   };
 
+  /** After the session could not be saved, or after the handler's own calls failed where they could no longer throw. */
   const replace = (error: unknown): void => {
     letGo();
     state = 'replaced'; // whatever the handler still writes is dropped
     queue.length = 0;
     const { status, body } = owner.onFailure(error);
     if (response.destroyed) return;
+    if (response.headersSent) {
+      response.destroy(); // what was queued could not be sent to its end, nor be taken back
+      return;
+    }
     for (const name of response.getHeaderNames()) if (OF_THE_BODY.test(name)) response.removeHeader(name);
     const text = JSON.stringify(body);
     response.statusCode = status;
-    response.statusMessage = '';
+    if (response.req.httpVersionMajor === 1) response.statusMessage = '';
     response.setHeader('Content-Type', 'application/json; charset=utf-8');
     response.setHeader('Content-Length', Buffer.byteLength(text));
     response.setHeader('Cache-Control', 'no-store');
