@@ -33,11 +33,13 @@ export { SessionExceptionFilter } from './http/session-exception.filter.js';
 export {
   OptionalSession,
   PublicSession,
+  RequireSession,
+  RequireUser,
   Session,
   SkipCsrf,
   StrictSession,
 } from './http/session.decorators.js';
-export type { HttpRequest, HttpResponse } from './http/http-request.js';
+export { sessionOf, type HttpRequest, type HttpResponse } from './http/http-request.js';
 export type {
   AddHeader,
   CarriedSession,

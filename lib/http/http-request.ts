@@ -1,6 +1,7 @@
 import type { ExecutionContext } from '@nestjs/common';
 import type { IncomingMessage, ServerResponse } from 'node:http';
-import type { SESSION_OF_REQUEST } from '../session.constants.js';
+import type { ActiveSession } from '../core/active-session.js';
+import { SESSION_OF_REQUEST } from '../session.constants.js';
 import type { RequestHeaders } from '../core/token-transport.interface.js';
 import type { RequestSession } from './request-session.js';
 
@@ -23,6 +24,16 @@ export type HttpResponse = ServerResponse | { readonly raw: ServerResponse };
 
 export function rawResponse(response: HttpResponse): ServerResponse {
   return 'raw' in response ? response.raw : response;
+}
+
+/**
+ * The session that a request came with, for guards and interceptors of the app's own that run after `SessionGuard`: null
+ * when there is none, undefined when nobody has looked for it yet.
+ *
+ * @publicApi
+ */
+export function sessionOf(request: HttpRequest): ActiveSession<object> | null | undefined {
+  return ((request.raw ?? request) as HttpRequest)[SESSION_OF_REQUEST]?.found;
 }
 
 /** The address the request came from, without trust in headers. */

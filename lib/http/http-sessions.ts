@@ -1,4 +1,4 @@
-import { HttpException, Logger } from '@nestjs/common';
+import { Logger } from '@nestjs/common';
 import type { ActiveSession } from '../core/active-session.js';
 import type { SessionService } from '../core/session.service.js';
 import type { TokenTransport } from '../core/token-transport.interface.js';
@@ -85,13 +85,13 @@ export class HttpSessions implements HttpSessionServices {
       'The session could not be saved before the response',
       error instanceof Error ? error.stack : String(error),
     );
-    return { status: 500, body: HttpException.createBody('Internal server error', '', 500) };
+    return { status: 500, body: { statusCode: 500, message: 'Internal server error' } };
   }
 
   onLateChange({ id }: ActiveSession<object>): void {
     this.#logger.error(
-      `Session ${id} was changed after the response had begun, and the change was not saved. Change it before the ` +
-        'response, or await session.save() after the change.',
+      `Session ${id} was changed after the response had begun: the change was not saved, or its client was not told the ` +
+        'new token. Sign in and out, and store a new session, before the response; later changes need await session.save().',
     );
   }
 

@@ -44,7 +44,9 @@ export class RequestSession implements SessionBinding, ResponseGateOwner {
   #carriesOthers = false;
   #touching: Promise<boolean> | undefined;
   #gated = false;
-  #tokenTold: string | undefined;
+  /** The token the client has, as far as this response told it or the request showed. */
+  #known: string | undefined;
+  #failed = false;
   readonly #lines: (readonly [name: string, value: string])[] = [];
 
   constructor(
@@ -85,13 +87,20 @@ export class RequestSession implements SessionBinding, ResponseGateOwner {
     return !this.#carriesOthers && this.services.transports.some(({ ambient }) => ambient);
   }
 
+  /** What {@link find} found; undefined when nobody has looked. */
+  get found(): Session | null | undefined {
+    return this.#found;
+  }
+
   onUse(): void {
     if (this.#gated || this.response === undefined) return;
     this.#gated = true;
     gateResponse(this.response, this);
     this.response.once('close', () => {
       // A client that went away before it was answered changes nothing: the answer will be written all the same.
-      if (this.response!.headersSent && this.#isLate()) this.services.onLateChange(this.#session!);
+      const session = this.#session;
+      if (session !== undefined && this.response!.headersSent && this.#isLate(session))
+        this.services.onLateChange(session);
     });
   }
 
@@ -121,8 +130,10 @@ export class RequestSession implements SessionBinding, ResponseGateOwner {
   }
 
   onFailure(error: unknown): ReplacementAnswer {
-    this.#session = undefined; // whatever it still is, nothing more is said of it
     this.#lines.length = 0;
+    // A sign-in that was stored stands, though a later write failed: without its new token the client would be nobody.
+    if (this.#session !== undefined && !this.#session.destroyedHere) this.#tell(this.#session, false);
+    this.#failed = true;
     return this.services.toAnswer(error);
   }
 
@@ -133,28 +144,39 @@ export class RequestSession implements SessionBinding, ResponseGateOwner {
 
   /** @param prolonged a write of this request has extended the session's life */
   #tell(session: Session, prolonged: boolean): void {
-    this.#tokenTold = session.token;
-    const carried = this.#carried;
+    const transport = this.#writer();
     const add = (name: string, value: string) => {
       this.#lines.push([name, value]);
     };
     if (session.destroyedHere) {
-      carried?.transport.clear?.(add);
-    } else if (session.isStored && session.valid) {
-      const isNew = carried === undefined || session.token !== carried.token;
-      const transport = carried?.transport ?? this.services.transports.find((one) => one.write !== undefined);
-      if (transport?.write !== undefined && (isNew || (prolonged && transport.renews === true))) {
-        if (this.services.mayWrite(transport, this.request)) transport.write(add, session);
+      if (this.#known !== undefined) transport?.clear?.(add);
+      this.#known = undefined;
+    } else if (transport?.write !== undefined && session.isStored && session.valid) {
+      const isNew = session.token !== this.#known;
+      if (
+        (isNew || (prolonged && transport.renews === true)) &&
+        this.services.mayWrite(transport, this.request)
+      ) {
+        transport.write(add, session);
       }
+      this.#known = session.token;
     }
     // A response that hands out a token must not be given to anybody else.
     if (this.#lines.length > 0) this.#lines.push(['Cache-Control', 'no-store']);
   }
 
-  #isLate(): boolean {
-    const session = this.#session;
-    if (session === undefined) return false;
-    if (this.#tokenTold !== undefined && this.#tokenTold !== session.token) return true;
+  /** Where the token came from, else where a new one goes. */
+  #writer(): TokenTransport | undefined {
+    return this.#carried?.transport ?? this.services.transports.find((one) => one.write !== undefined);
+  }
+
+  /** Something happened to the session that this response no longer tells the client, or that is not saved. */
+  #isLate(session: Session): boolean {
+    if (this.#failed) return false;
+    const transport = this.#writer();
+    if (session.destroyedHere) return this.#known !== undefined && transport?.clear !== undefined;
+    if (session.isStored && session.valid && transport?.write !== undefined && session.token !== this.#known)
+      return true;
     try {
       return session.hasChanges;
     } catch {
@@ -185,6 +207,7 @@ export class RequestSession implements SessionBinding, ResponseGateOwner {
   #settle<S extends Session | null>(session: S, carried?: Carried): S {
     this.#found = session;
     this.#carried = carried;
+    this.#known = carried?.token;
     if (session !== null) {
       this.#session = session.bind(this);
       this.#touching = this.services.sessions.touchLater(session);

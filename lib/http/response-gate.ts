@@ -15,7 +15,7 @@ export interface ResponseGateOwner {
   commit(): Promise<void> | undefined;
   /** Header lines to add, after `commit`: they win over what the handler gives to `writeHead`. */
   headers(): readonly (readonly [name: string, value: string])[];
-  /** The answer in place of the handler's, after `commit` rejected. */
+  /** The answer in place of the handler's, after `commit` rejected; `headers` goes out with it. */
   onFailure(error: unknown): ReplacementAnswer;
 }
 
@@ -113,6 +113,7 @@ export function gateResponse(response: ServerResponse, owner: ResponseGateOwner)
     response.setHeader('Content-Type', 'application/json; charset=utf-8');
     response.setHeader('Content-Length', Buffer.byteLength(text));
     response.setHeader('Cache-Control', 'no-store');
+    addHeaders(response, owner.headers());
     state = 'open'; // for what end() itself calls
     end(text, 'utf8');
     state = 'replaced';

@@ -3,7 +3,7 @@ import type { Reflector } from '@nestjs/core';
 import { SESSION_ACCESS, SESSION_SKIP_CSRF, SESSION_STRICT } from '../session.constants.js';
 
 /** How a route treats a request without a session. */
-export type SessionAccess = 'required' | 'optional' | 'public';
+export type SessionAccess = 'required' | 'optional' | 'public' | 'user';
 
 /** What the decorators of a route say. */
 export interface RoutePolicy {

@@ -13,6 +13,23 @@ export const OptionalSession = (): MethodDecorator & ClassDecorator =>
   SetMetadata(SESSION_ACCESS, 'optional' satisfies SessionAccess);
 
 /**
+ * For routes behind `SessionGuard`, on a method: a session is needed, whatever the class says.
+ *
+ * @publicApi
+ */
+export const RequireSession = (): MethodDecorator & ClassDecorator =>
+  SetMetadata(SESSION_ACCESS, 'required' satisfies SessionAccess);
+
+/**
+ * For routes behind `SessionGuard`, on a method or a class: only sessions with a `userId` get through, those of visitors
+ * who have not signed in get 401.
+ *
+ * @publicApi
+ */
+export const RequireUser = (): MethodDecorator & ClassDecorator =>
+  SetMetadata(SESSION_ACCESS, 'user' satisfies SessionAccess);
+
+/**
  * For routes behind `SessionGuard`, on a method or a class: the guard looks for no session, so the route works
  * while the store is down, as long as it does not ask for one by `@Session()`. For health checks and the like.
  *

@@ -20,6 +20,7 @@ import { readPolicy, type RoutePolicy } from './route-policy.js';
  * No session: 401. An unsafe request that another site caused: 403. A store that cannot answer: 503, never "signed out"
  * and never "let in". All with a generic body. For `@UseGuards(SessionGuard)`, or for the whole app:
  * `{ provide: APP_GUARD, useExisting: SessionGuard }`; see `@OptionalSession()` and `@PublicSession()` for the exceptions.
+ * A visitor for whom something was stored has a session too: `@RequireUser()` asks for one that is somebody's.
  * A request with a session counts as use of it (a touch, in the background, at most once per `touchInterval`).
  *
  * @publicApi
@@ -69,7 +70,8 @@ export class SessionGuard implements CanActivate {
     held: RequestSession,
     session: ActiveSession<object> | null,
   ): boolean {
-    if (session === null && access !== 'optional') throw this.onDenied(context);
+    const lacks = session === null ? access !== 'optional' : access === 'user' && session.userId === null;
+    if (lacks) throw this.onDenied(context);
     if (!skipCsrf) this.http.checkOrigin(request, held);
     return true;
   }

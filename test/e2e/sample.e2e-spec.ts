@@ -1,37 +1,26 @@
 // sample/01-basic as people run it: compiled, in processes of its own, asked by curl, fetch and a real browser.
-import { execFile, execFileSync, spawn, type ChildProcess } from 'node:child_process';
-import { accessSync, constants, existsSync, mkdtempSync, readdirSync, rmSync, statSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { execFile } from 'node:child_process';
+import { accessSync, constants } from 'node:fs';
 import { delimiter, join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { chromium, type Browser, type Page } from 'playwright-core';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
-import { dieWithParent, exitedWithin } from '../support/orphan-guard.js';
 import { RedisServer } from '../support/redis-server.js';
 import { waitFor } from '../support/wait-for.js';
+import { compileSample, SampleProcess } from './support/sample-process.js';
 
-const ROOT = fileURLToPath(new URL('../..', import.meta.url));
-const SAMPLE = join(ROOT, 'sample/01-basic');
-const MAIN = join(SAMPLE, 'dist/main.js');
 const BROWSER = findBrowser();
 const FLAGS =
   '--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking ' +
   '--disable-component-update --disable-sync';
-const scratch = mkdtempSync(join(tmpdir(), 'sessionkit-sample-'));
-const running = new Set<Sample>();
 
-beforeAll(compileSample, 120_000);
-
-afterAll(async () => {
-  await Promise.all([...running].map((sample) => sample.stop()));
-  rmSync(scratch, { recursive: true, force: true });
-});
+beforeAll(() => compileSample('01-basic'), 120_000);
+afterAll(() => SampleProcess.stopAll());
 
 describe('sample 01-basic without Redis', () => {
-  let sample: Sample;
+  let sample: SampleProcess;
   beforeAll(async () => {
-    sample = await Sample.start();
+    sample = await SampleProcess.start('01-basic');
   });
 
   it('prints three curl lines that work when pasted into a shell in order', async () => {
@@ -73,6 +62,23 @@ describe('sample 01-basic without Redis', () => {
     expect((await new Client(sample, planted).get('/me')).status).toBe(401);
   });
 
+  it('sets no cookie before something is stored; what a visitor chose then outlives the sign-in', async () => {
+    const page = await fetch(sample.url);
+    expect([page.status, page.headers.getSetCookie()]).toEqual([200, []]);
+    expect(await page.text()).toContain('color-scheme: light dark"');
+    const chosen = await post(`${sample.url}/theme`, 'theme=dark');
+    const [setCookie = ''] = chosen.headers.getSetCookie();
+    expect([chosen.status, await chosen.json()]).toEqual([303, { theme: 'dark' }]);
+    const visitor = new Client(sample, setCookie.split(';')[0] ?? '');
+    expect(await (await visitor.get('/')).text()).toContain('color-scheme: dark"');
+    expect((await visitor.get('/me')).status, 'a session is not a user').toBe(401);
+
+    const lou = await signIn(sample, 'Lou', visitor.cookie);
+    expect(await (await lou.get('/')).text()).toContain('color-scheme: dark"');
+    expect(await (await visitor.get('/')).text()).toContain('color-scheme: light dark"');
+    expect((await post(`${sample.url}/theme`, 'theme=red')).status).toBe(400);
+  });
+
   it('ends one session of the user’s own, but none of another user’s', async () => {
     const [here, there, stranger] = [
       await signIn(sample, 'Finn'),
@@ -93,8 +99,8 @@ describe('sample 01-basic without Redis', () => {
     expect(attributesOf(hana.setCookie)).toEqual(attributes);
     const out = await hana.post('/sign-out');
     const [cleared = ''] = out.headers.getSetCookie();
-    expect(cleared).toMatch(/^sid=;.*Expires=Thu, 01 Jan 1970/);
-    expect(attributesOf(cleared).filter((part) => !part.startsWith('Expires='))).toEqual(attributes);
+    expect(cleared).toMatch(/^sid=; Max-Age=0;.*Expires=Thu, 01 Jan 1970/);
+    expect(attributesOf(cleared).filter((part) => !/^(Expires|Max-Age)=/.test(part))).toEqual(attributes);
     for (const path of ['/', '/me', '/sessions']) {
       expect((await hana.get(path)).headers.getSetCookie(), path).toEqual([]);
     }
@@ -113,8 +119,14 @@ describe('sample 01-basic without Redis', () => {
   it('refuses a post that another site’s page sends, and takes one from its own page', async () => {
     const jon = await signIn(sample, 'Jon');
     for (const origin of ['https://evil.test', 'null', 'http://127.0.0.1:1']) {
-      expect((await jon.post('/sign-out', { origin })).status, origin).toBe(403);
+      const refused = await jon.post('/sign-out', { origin });
+      expect([refused.status, refused.headers.getSetCookie()], origin).toEqual([403, []]);
+      expect(
+        (await post(`${sample.url}/sign-in`, 'name=Eve', { origin })).status,
+        'without a cookie too',
+      ).toBe(403);
     }
+    expect((await jon.post('/sign-out', { 'sec-fetch-site': 'cross-site' })).status).toBe(403);
     expect((await jon.post('/sign-out', { origin: sample.url })).status).toBe(303);
   });
 
@@ -141,14 +153,18 @@ describe('sample 01-basic without Redis', () => {
   });
 
   it('says in one line how to start when the port is taken or is none', async () => {
-    const taken = await Sample.fail({ PORT: new URL(sample.url).port });
+    const taken = await SampleProcess.fail('01-basic', { PORT: new URL(sample.url).port });
     expect(taken).toMatch(/^Port \d+ is taken\. Choose another one: PORT=3001 npm start\n$/);
-    expect(await Sample.fail({ PORT: '70000' })).toMatch(/^PORT is 70000, which is no port\. .*\n$/);
-    expect(await Sample.fail({ PORT: 'http' })).toMatch(/^PORT is http, which is no port\. .*\n$/);
+    expect(await SampleProcess.fail('01-basic', { PORT: '70000' })).toMatch(
+      /^PORT is 70000, which is no port\. .*\n$/,
+    );
+    expect(await SampleProcess.fail('01-basic', { PORT: 'http' })).toMatch(
+      /^PORT is http, which is no port\. .*\n$/,
+    );
   });
 
   it('starts while Redis is away, says so, and answers 503 where it needs a session', async () => {
-    const lonely = await Sample.start({ REDIS_URL: 'redis://127.0.0.1:1' });
+    const lonely = await SampleProcess.start('01-basic', { REDIS_URL: 'redis://127.0.0.1:1' });
     expect(lonely.output).toMatch(/WARN.*Redis does not answer yet .*ECONNREFUSED/);
     expect((await fetch(lonely.url)).status).toBe(200);
     expect((await post(`${lonely.url}/sign-in`, 'name=Ada')).status).toBe(503);
@@ -158,13 +174,13 @@ describe('sample 01-basic without Redis', () => {
 
 describe('two processes of sample 01-basic on one Redis', () => {
   let redis: RedisServer;
-  let one: Sample;
-  let two: Sample;
+  let one: SampleProcess;
+  let two: SampleProcess;
   beforeAll(async () => {
     redis = await RedisServer.start();
     [one, two] = await Promise.all([
-      Sample.start({ REDIS_URL: redis.url }),
-      Sample.start({ REDIS_URL: redis.url }),
+      SampleProcess.start('01-basic', { REDIS_URL: redis.url }),
+      SampleProcess.start('01-basic', { REDIS_URL: redis.url }),
     ]);
   });
   afterAll(() => redis.stop());
@@ -215,12 +231,12 @@ if (BROWSER === null) {
 }
 
 describe.skipIf(BROWSER === null)('sample 01-basic in a browser', () => {
-  let sample: Sample;
+  let sample: SampleProcess;
   let browser: Browser;
   const problems: string[] = [];
 
   beforeAll(async () => {
-    sample = await Sample.start();
+    sample = await SampleProcess.start('01-basic');
     browser = await chromium.launch({
       executablePath: BROWSER ?? '',
       args: FLAGS.split(' '),
@@ -306,7 +322,9 @@ describe.skipIf(BROWSER === null)('sample 01-basic in a browser', () => {
   it('stays signed in when it goes to another process on the same Redis, on another port', async () => {
     const redis = await RedisServer.start();
     try {
-      const [one, two] = await Promise.all([1, 2].map(() => Sample.start({ REDIS_URL: redis.url })));
+      const [one, two] = await Promise.all(
+        [1, 2].map(() => SampleProcess.start('01-basic', { REDIS_URL: redis.url })),
+      );
       const page = await signInAs('Di', one?.url);
       await page.goto(two?.url ?? '');
       await page.getByRole('heading', { name: 'Hello, Di' }).waitFor();
@@ -327,73 +345,16 @@ describe.skipIf(BROWSER === null)('sample 01-basic in a browser', () => {
   });
 });
 
-/** The sample in a process of its own, on a port of its own. */
-class Sample {
-  #output = '';
-  readonly #child: ChildProcess;
-
-  private constructor(env: Record<string, string>) {
-    const { REDIS_URL: _, ...inherited } = process.env;
-    this.#child = spawn(process.execPath, [MAIN], {
-      env: { ...inherited, PORT: '0', TMPDIR: scratch, ...env },
-      stdio: ['ignore', 'pipe', 'pipe'],
-    });
-    dieWithParent(this.#child);
-    for (const stream of [this.#child.stdout, this.#child.stderr]) {
-      stream?.setEncoding('utf8').on('data', (text: string) => (this.#output += text));
-    }
-  }
-
-  static async start(env: Record<string, string> = {}): Promise<Sample> {
-    const sample = new Sample(env);
-    running.add(sample);
-    await waitFor(() => sample.#output.includes('/sessions\n') || sample.#child.exitCode !== null, {
-      timeoutMs: 20_000,
-      message: 'the sample to print its curl lines',
-    });
-    if (sample.#child.exitCode !== null) throw new Error(`The sample does not start:\n${sample.#output}`);
-    return sample;
-  }
-
-  /** What it says when it cannot start; it must end by itself with code 1. */
-  static async fail(env: Record<string, string>): Promise<string> {
-    const sample = new Sample(env);
-    running.add(sample);
-    const code = await waitFor(() => sample.#child.exitCode, {
-      timeoutMs: 20_000,
-      message: 'the sample to give up',
-    });
-    expect(code).toBe(1);
-    return sample.#output;
-  }
-
-  get output(): string {
-    return this.#output;
-  }
-
-  get url(): string {
-    return /http:\/\/127\.0\.0\.1:\d+/.exec(this.#output)?.[0] ?? '';
-  }
-
-  async stop(): Promise<void> {
-    running.delete(this);
-    this.#child.kill('SIGTERM');
-    if (await exitedWithin(this.#child, 3000)) return;
-    this.#child.kill('SIGKILL');
-    throw new Error(`The sample did not end within 3 s of SIGTERM:\n${this.#output}`);
-  }
-}
-
 /** Something that keeps one cookie, and follows no redirect. */
 class Client {
   constructor(
-    private readonly sample: Sample,
+    private readonly sample: SampleProcess,
     readonly cookie: string,
     readonly setCookie = '',
     readonly id = '',
   ) {}
 
-  at(sample: Sample): Client {
+  at(sample: SampleProcess): Client {
     return new Client(sample, this.cookie);
   }
 
@@ -418,7 +379,7 @@ function post(url: string, body: string, headers: Record<string, string> = {}): 
 }
 
 async function signIn(
-  sample: Sample,
+  sample: SampleProcess,
   name: string,
   cookie?: string,
   headers: Record<string, string> = {},
@@ -434,17 +395,6 @@ async function signIn(
 
 function attributesOf(setCookie: string): string[] {
   return setCookie.split('; ').slice(1).sort();
-}
-
-/** Compiles the sample unless its output is newer than all of its sources; the library must have been built. */
-function compileSample(): void {
-  const built = (file: string): number => (existsSync(file) ? statSync(file).mtimeMs : 0);
-  const sources = [join(SAMPLE, 'tsconfig.json'), join(ROOT, 'dist/index.d.ts')];
-  for (const name of readdirSync(join(SAMPLE, 'src'))) sources.push(join(SAMPLE, 'src', name));
-  if (sources.every((file) => built(file) < built(MAIN))) return;
-  execFileSync(process.execPath, [join(ROOT, 'node_modules/typescript/bin/tsc'), '-p', SAMPLE], {
-    stdio: ['ignore', 'inherit', 'inherit'],
-  });
 }
 
 function findBrowser(): string | null {

@@ -2,17 +2,14 @@ import {
   BadRequestException,
   Body,
   Controller,
-  ForbiddenException,
   Get,
   Header,
   HttpCode,
   Param,
   Post,
-  Req,
-  Res,
+  UnauthorizedException,
   UseGuards,
 } from '@nestjs/common';
-import type { CookieOptions, Request, Response } from 'express';
 import {
   ActiveSession,
   OptionalSession,
@@ -23,42 +20,34 @@ import {
   type SessionInfo,
 } from 'nestjs-sessionkit';
 import { sessionsPage, signInPage } from './page.js';
-import { SameOriginGuard } from './same-origin.guard.js';
+import { THEMES } from './session-data.js';
 import { deviceOf, timeAgo } from './words.js';
-
-/** In production, over HTTPS: `__Host-sid`, the package's default. Browsers take that prefix only from a secure site. */
-export const COOKIE_NAME = 'sid';
-
-/**
- * HttpOnly: scripts cannot read the token. SameSite=Lax: other sites' forms do not send it. No Max-Age: it lasts as
- * long as the browser, at most; the session itself ends in the store.
- *
- * `secure` is off because this sample speaks plain http on the loopback address. Production wants `secure: true`.
- */
-const COOKIE: CookieOptions = { httpOnly: true, sameSite: 'lax', path: '/', secure: false };
 
 /**
  * Every POST changes something and answers 303 with a JSON body: browsers go back to the page, so that a reload posts
- * nothing twice; curl shows the body.
+ * nothing twice; curl shows the body. Posts that another site's page sends are refused by the package (option `csrf`).
+ *
+ * Nothing here sets, renews or clears a cookie: that follows from what the handlers do with the session.
  */
 @Controller()
-@UseGuards(SameOriginGuard, SessionGuard)
+@UseGuards(SessionGuard)
 export class AppController {
   constructor(
     private readonly sessions: SessionService,
     private readonly registry: SessionRegistry,
   ) {}
 
+  /** A visitor without a session has a new one here, of which nothing is stored and no cookie set: we write nothing. */
   @Get()
   @OptionalSession()
   @Header('Content-Type', 'text/html; charset=utf-8')
-  async page(@Session() session: ActiveSession | null): Promise<string> {
-    if (session === null) return signInPage();
-    const views = await this.#countView(session);
-    const userId = userOf(session);
+  async page(@Session() session: ActiveSession): Promise<string> {
+    const { userId } = session;
+    if (userId === null) return signInPage(session.get('theme'));
     return sessionsPage({
       userId,
-      views,
+      views: await countView(session),
+      theme: session.get('theme'),
       current: session.id,
       list: await this.registry.getUserSessions(userId),
     });
@@ -66,7 +55,7 @@ export class AppController {
 
   @Get('me')
   async me(@Session() session: ActiveSession): Promise<object> {
-    return { user: session.userId, views: await this.#countView(session) };
+    return { user: userOf(session), views: await countView(session) };
   }
 
   @Get('sessions')
@@ -75,40 +64,42 @@ export class AppController {
     return list.map((info) => describe(info, session.id));
   }
 
-  /** Signs in as anyone: a real app checks a password, a passkey or an identity provider's answer here. */
+  /**
+   * For everybody: this is where the session of a visitor who is not signed in is first stored, and the cookie set.
+   * A plain assignment, saved before the response leaves; signing in keeps it.
+   */
+  @Post('theme')
+  @OptionalSession()
+  @HttpCode(303)
+  @Header('Location', '/')
+  chooseTheme(@Session() session: ActiveSession, @Body('theme') value: unknown): object {
+    const theme = THEMES.find((one) => one === value);
+    if (theme === undefined) throw new BadRequestException(`theme must be ${THEMES.join(' or ')}`);
+    session.data.theme = theme;
+    return { theme };
+  }
+
+  /**
+   * Signs in as anyone: a real app checks a password, a passkey or an identity provider's answer here.
+   *
+   * `login` always gives the browser a new token, so that nobody signs in to a session whose token someone else planted
+   * (session fixation). The one it had is void from then on, and so is its data if it was another user's.
+   */
   @Post('sign-in')
   @OptionalSession()
   @HttpCode(303)
   @Header('Location', '/')
-  async signIn(
-    @Session() session: ActiveSession | null,
-    @Body('name') name: unknown,
-    @Req() request: Request,
-    @Res({ passthrough: true }) response: Response,
-  ): Promise<object> {
-    const userId = parseName(name);
-    // Always a new token, so that nobody signs in to a session whose token someone else planted (session fixation).
-    // A session that the browser has already is not left behind: its token dies here, and so does its data unless it
-    // was the same user's.
-    const metadata = { ip: request.ip, userAgent: request.get('user-agent') };
-    const signedIn =
-      session === null
-        ? await this.sessions.create({}, { userId, metadata })
-        : await session.regenerate({ userId });
-    response.cookie(COOKIE_NAME, signedIn.token, COOKIE);
-    return { user: signedIn.userId, session: signedIn.id };
+  async signIn(@Session() session: ActiveSession, @Body('name') name: unknown): Promise<object> {
+    await this.sessions.login(session, parseName(name));
+    return { user: session.userId, session: session.id };
   }
 
-  /** Clears the cookie, as the only route: it is this request that ended the session. */
+  /** The cookie is cleared with it, and by no other route: it is this request that ended the session. */
   @Post('sign-out')
   @HttpCode(303)
   @Header('Location', '/')
-  async signOut(
-    @Session() session: ActiveSession,
-    @Res({ passthrough: true }) response: Response,
-  ): Promise<object> {
+  async signOut(@Session() session: ActiveSession): Promise<object> {
     await session.destroy();
-    response.clearCookie(COOKIE_NAME, COOKIE);
     return { ended: 1 };
   }
 
@@ -128,19 +119,22 @@ export class AppController {
     const ended = own.some((info) => info.id === id) && (await this.registry.kill(id));
     return { ended: ended ? 1 : 0 };
   }
-
-  /** By a function, which is run again if another request saved meanwhile: of two at once, both count. */
-  async #countView({ token }: ActiveSession): Promise<number> {
-    const { data } = await this.sessions.update(token, (latest) => {
-      latest.views = (latest.views ?? 0) + 1;
-    });
-    return data.views ?? 0;
-  }
 }
 
-/** Every session of this app has a user from its creation on; apps with anonymous sessions decide here. */
+/**
+ * By a function, which is run again if another request saved meanwhile: of two at once, both count. With
+ * `session.data.views++`, each would save the number it computed, and one view would be lost.
+ */
+async function countView(session: ActiveSession): Promise<number> {
+  await session.update((latest) => {
+    latest.views = (latest.views ?? 0) + 1;
+  });
+  return session.get('views') ?? 0;
+}
+
+/** A session is not a user: visitors who chose a theme have one too. */
 function userOf({ userId }: ActiveSession): string {
-  if (userId === null) throw new ForbiddenException();
+  if (userId === null) throw new UnauthorizedException();
   return userId;
 }
 

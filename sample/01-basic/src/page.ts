@@ -1,16 +1,18 @@
 import type { SessionInfo } from 'nestjs-sessionkit';
 import { html, Html } from './html.js';
+import type { Theme } from './session-data.js';
 import { deviceOf, timeAgo } from './words.js';
 
 export interface SessionsView {
   readonly userId: string;
   readonly views: number;
+  readonly theme: Theme | undefined;
   /** Id of the session that asks. */
   readonly current: string;
   readonly list: readonly SessionInfo[];
 }
 
-export function signInPage(): string {
+export function signInPage(theme: Theme | undefined): string {
   return layout(
     'Sign in',
     html`
@@ -30,10 +32,11 @@ export function signInPage(): string {
         <button class="primary">Sign in</button>
       </form>
     `,
+    theme,
   );
 }
 
-export function sessionsPage({ userId, views, current, list }: SessionsView): string {
+export function sessionsPage({ userId, views, theme, current, list }: SessionsView): string {
   const others = list.length - 1;
   const places = others === 1 ? '1 other place' : `${others} other places`;
   const signedIn = others > 0 ? `Signed in here and in ${places}.` : 'Signed in here only.';
@@ -72,6 +75,7 @@ export function sessionsPage({ userId, views, current, list }: SessionsView): st
         </tbody>
       </table>
     `,
+    theme,
   );
 }
 
@@ -98,9 +102,9 @@ function row({ id, metadata, idle }: SessionInfo, isCurrent: boolean): Html {
   </tr>`;
 }
 
-function layout(title: string, content: Html): string {
+function layout(title: string, content: Html, theme?: Theme): string {
   return html`<!doctype html>
-    <html lang="en">
+    <html lang="en" style="color-scheme: ${theme ?? 'light dark'}">
       <head>
         <meta charset="utf-8" />
         <meta name="viewport" content="width=device-width, initial-scale=1" />
@@ -112,7 +116,12 @@ function layout(title: string, content: Html): string {
       </head>
       <body>
         <main>${content}</main>
-        <footer class="quiet">nestjs-sessionkit, sample 01-basic</footer>
+        <footer class="quiet">
+          <form method="post" action="/theme" class="row">
+            <button name="theme" value="light">Light</button><button name="theme" value="dark">Dark</button>
+          </form>
+          nestjs-sessionkit, sample 01-basic
+        </footer>
       </body>
     </html>`.text;
 }
@@ -150,6 +159,7 @@ const STYLE = new Html(`
   header, .title, .row, .views { display: flex; gap: 1rem; align-items: center; justify-content: space-between; }
   header { align-items: start; }
   .row { margin-top: 1.25rem; gap: 0.5rem; }
+  footer .row { margin: 0 0 0.75rem; justify-content: center; }
   .views { margin: 1.75rem 0; padding: 1rem 1.25rem; background: var(--ground); border-radius: 12px; }
   .views strong { font-size: 2.5rem; line-height: 1; font-variant-numeric: tabular-nums; color: var(--accent); }
   .views p { flex: 1; margin: 0; }

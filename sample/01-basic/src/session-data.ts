@@ -3,7 +3,10 @@ declare module 'nestjs-sessionkit' {
   interface SessionData {
     /** Page views since sign-in; absent before the first. */
     views?: number;
+    /** Absent: as the browser prefers. */
+    theme?: Theme;
   }
 }
 
-export {};
+export const THEMES = ['light', 'dark'] as const;
+export type Theme = (typeof THEMES)[number];

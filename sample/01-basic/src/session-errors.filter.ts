@@ -12,7 +12,8 @@ import { unavailablePage } from './page.js';
 
 /**
  * What a request gets when its session is missing, or cannot be looked up. `SessionGuard` throws the HTTP exceptions;
- * the other two come from the handlers, when the session ends or the store fails after the guard.
+ * the other two come from the handlers, when the session ends or the store fails after the guard. (If that happens
+ * after the handler, at the save before the response, the package itself answers 401 or 503 as JSON.)
  *
  * Clients get 401 or 503 as JSON. Browsers go to the sign-in page, or are told that it is not their fault. Neither
  * touches the cookie: the session may be alive, or the cookie a newer one than this request's.
