@@ -235,6 +235,8 @@ function createSubscriber(
   // Without a cache there is still somebody to tell where the app asked for it.
   const wanted = cache !== false || subscriber !== undefined || options.events.message !== undefined;
   if (!(store instanceof RedisSessionStore) || redis === undefined || !wanted) {
+    // No heartbeat will notice that the server is not the master any more.
+    if (store instanceof RedisSessionStore) store.connection.watchRole(coherence.heartbeatMs);
     return new RedisSubscriber(null, events, store.capabilities.exclusive);
   }
   const source = subscriber ?? redis;

@@ -9,8 +9,9 @@ import type { CacheService } from './cache.service.js';
 export const CACHE_CLEAR_JOB = 'sessionkit:cache-clear';
 
 /**
- * Runs what the near cache does by the clock: `cache.clearCron`, the idle check and the report. The cron job is registered in the app's own `SchedulerRegistry` where there is one; importing
- * `ScheduleModule.forRoot()` a second time would run all of the app's crons twice, so this package never does.
+ * Runs what the near cache does by the clock: `cache.clearCron`, the idle check and the report. The cron job is
+ * registered in the app's own `SchedulerRegistry` where there is one; importing `ScheduleModule.forRoot()` a second time
+ * would run all of the app's crons twice, so this package never does.
  */
 export class CacheScheduler {
   readonly #logger = new Logger('SessionModule');

@@ -71,6 +71,7 @@ export class CacheService implements SessionCache {
   #unknownHits = 0;
   #writes = 0;
   #refused = 0;
+  #skipped = 0;
   #evictions = 0;
   #invalidations = 0;
 
@@ -180,6 +181,11 @@ export class CacheService implements SessionCache {
 
   /** @internal */
   set(ticket: FillTicket, token: string, loaded: LoadedSession): boolean {
+    if (this.files !== null && this.files.writing >= MAX_FILES_WRITING) {
+      this.#skipped++;
+      this.release(ticket);
+      return false;
+    }
     const granted = this.#grant(ticket, token, loaded);
     this.release(ticket);
     if (!granted && this.enabled) {
@@ -272,6 +278,7 @@ export class CacheService implements SessionCache {
       unknownHits: this.#unknownHits,
       writes: this.#writes,
       refusedFills: this.#refused,
+      skippedFills: this.#skipped,
       evictions: this.#evictions,
       invalidations: this.#invalidations,
     };
@@ -350,14 +357,14 @@ export class CacheService implements SessionCache {
     const held = this.#entries.peek(token);
     if (held !== undefined && held.epoch === ticket.epoch && held.record.version > record.version)
       return false;
-    if (this.files !== null && this.files.writing >= MAX_FILES_WRITING) return false;
     const deadline = this.#deadline(ticket.sentAt, record, storeNow);
     const entry = { record, epoch: ticket.epoch, deadline, bytes: sizeOf(record), file: null };
-    this.#entries.set(token, entry);
+    const key = this.#tokenOfId.get(record.id) ?? detached(token);
+    this.#entries.set(key, entry);
     this.#bytes += entry.bytes;
-    this.#tokenOfId.set(record.id, token);
+    this.#tokenOfId.set(record.id, key);
     this.#writes++;
-    if (this.files !== null) void this.#moveToFile(this.files, token, entry);
+    if (this.files !== null) void this.#moveToFile(this.files, key, entry);
     if (this.events.wants('cacheWrite')) this.events.emit('cacheWrite', { id: record.id });
     return true;
   }
@@ -430,6 +437,11 @@ export class CacheService implements SessionCache {
 }
 
 const NOTHING = Object.freeze({});
+
+/** A copy of its own: a token is a slice of a Cookie header, and would keep all of that in memory as long as it lives. */
+function detached(token: string): string {
+  return Buffer.from(token, 'latin1').toString('latin1');
+}
 
 function sizeOf({ data }: SessionRecord): number {
   return Buffer.byteLength(data);

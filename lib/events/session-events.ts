@@ -65,6 +65,8 @@ export interface CacheStats {
   readonly writes: number;
   /** Copies that were not stored because the session changed, or the lease ended, while it was being read. */
   readonly refusedFills: number;
+  /** Copies that were not stored because too many files were being written (`cache.type: 'file'`). */
+  readonly skippedFills: number;
   readonly evictions: number;
   readonly invalidations: number;
 }

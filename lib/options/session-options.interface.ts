@@ -149,7 +149,8 @@ export interface SessionCacheOptions {
   /** Emits `cacheReport` with the cache's statistics, and logs them, this often; 0 = never. @default 0 */
   reportInterval?: Duration;
   /**
-   * Where copies lie. In a file they take no memory, and a read of one takes a disk access.
+   * Where copies lie. In files their data takes no memory (an index of about a kilobyte a session does), and a read of
+   * one takes a disk access: for sessions with much data.
    * @default 'file' if `directory` is set, else 'memory'
    */
   type?: 'memory' | 'file';

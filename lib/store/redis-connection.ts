@@ -50,6 +50,7 @@ export class RedisConnection implements StoreConnection {
   #lastProblem = '';
   #recheck: NodeJS.Timeout | undefined;
   #server: string | null = null;
+  #watch: NodeJS.Timeout | undefined;
 
   /**
    * @param connect makes the client, not yet connected
@@ -132,6 +133,18 @@ export class RedisConnection implements StoreConnection {
     return String(role);
   }
 
+  /**
+   * Asks the server for its role again and again, and gives the link up when that is not master any more: for where no
+   * subscriber does. A demoted server keeps its connections, and its scripts still read.
+   */
+  watchRole(everyMs: number): void {
+    const ask = async (): Promise<void> => {
+      if (this.#usable && (await this.serverRole()) !== 'master') this.giveUp();
+    };
+    // A rejection means that the link is gone, which takes its own course.
+    this.#watch = setInterval(() => void ask().catch(() => undefined), everyMs).unref();
+  }
+
   giveUp(): void {
     const client = this.#client;
     if (!this.#usable || client === null) return; // it has been, or a check is under way
@@ -172,6 +185,7 @@ export class RedisConnection implements StoreConnection {
 
   async close(): Promise<void> {
     clearTimeout(this.#recheck);
+    clearInterval(this.#watch);
     // What is under way may finish, over a new link if need be; `commandTimeoutMs` ends it otherwise.
     if (this.#pending > 0) await this.#within(new Promise<void>((resolve) => (this.#drained = resolve)));
     this.#closed = true;
