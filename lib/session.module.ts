@@ -56,8 +56,8 @@ import { RedisSessionStore } from './store/redis-session.store.js';
     },
     {
       provide: CacheService,
-      useFactory: ({ cache }: ResolvedSessionOptions, subscriber: RedisSubscriber, events: SessionEvents) =>
-        new CacheService(cache, subscriber, events, SYSTEM_CLOCK, createFileCache(cache, events)),
+      useFactory: (options: ResolvedSessionOptions, subscriber: RedisSubscriber, events: SessionEvents) =>
+        new CacheService(options.cache, subscriber, events, SYSTEM_CLOCK, createFileCache(options, events)),
       inject: [SESSION_OPTIONS, RedisSubscriber, SessionEvents],
     },
     {
@@ -220,10 +220,19 @@ function createStore(options: ResolvedSessionOptions, events: SessionEvents): Se
   );
 }
 
-function createFileCache(cache: ResolvedSessionOptions['cache'], events: SessionEvents): FileCache | null {
+function createFileCache(
+  { cache, commandTimeoutMs }: ResolvedSessionOptions,
+  events: SessionEvents,
+): FileCache | null {
   if (cache === false || cache.files === null) return null;
   const { directory, encoder, decoder } = cache.files;
-  return new FileCache(directory, encoder, decoder, (error) => events.emit('cacheError', error));
+  return new FileCache(
+    directory,
+    encoder,
+    decoder,
+    (error) => events.emit('cacheError', error),
+    commandTimeoutMs,
+  );
 }
 
 function createSubscriber(
@@ -235,8 +244,6 @@ function createSubscriber(
   // Without a cache there is still somebody to tell where the app asked for it.
   const wanted = cache !== false || subscriber !== undefined || options.events.message !== undefined;
   if (!(store instanceof RedisSessionStore) || redis === undefined || !wanted) {
-    // No heartbeat will notice that the server is not the master any more.
-    if (store instanceof RedisSessionStore) store.connection.watchRole(coherence.heartbeatMs);
     return new RedisSubscriber(null, events, store.capabilities.exclusive);
   }
   const source = subscriber ?? redis;

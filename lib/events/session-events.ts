@@ -37,7 +37,8 @@ export interface SessionEventMap {
 export type InvalidationOperation = 'create' | 'update' | 'destroy';
 
 /**
- * - `off`: there is nothing to listen to (memory store, foreign store, or `cache: false`).
+ * - `off`: there is nothing to listen to (memory store, foreign store) or nobody who wants to hear (`cache: false` without
+ *   `subscriber` and `events.message`).
  * - `connecting`: no subscription has been confirmed yet.
  * - `live`: every change that Redis executed up to `leaseMs` ago has arrived.
  * - `suspended`: a link was lost, or no proof came for `leaseMs`; copies are void until a new epoch begins.

@@ -139,8 +139,8 @@ export interface SessionCacheOptions {
    */
   clearCron?: string;
   /**
-   * Looks for copies that will not be served any more, this often, and drops them; 0 = never (they make room when the
-   * cache is full).
+   * Looks for copies that will not be served any more, this often, and drops them; 0 = never: they make room when the
+   * cache is full (with `maxEntries: 0` each copy is looked at about once a minute).
    * @default 0
    */
   idleCheckInterval?: Duration;

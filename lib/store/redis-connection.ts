@@ -15,8 +15,11 @@ import type { Script } from './scripts/script.js';
 
 type Argument = string | number;
 
-/** A server that failed its check is asked again, on a new link, after this time. */
-const RECHECK_MS = 250;
+/**
+ * A server that failed its check is asked again, on a new link, after the first of these, doubled each time up to the
+ * second, and not by all processes at the same moment.
+ */
+const RECHECK_MS = { first: 250, most: 2_000 };
 
 export interface Reply {
   readonly value: unknown;
@@ -48,6 +51,7 @@ export class RedisConnection implements StoreConnection {
   #pending = 0;
   #drained: (() => void) | undefined;
   #lastProblem = '';
+  #failures = 0;
   #recheck: NodeJS.Timeout | undefined;
   #server: string | null = null;
   #watch: NodeJS.Timeout | undefined;
@@ -57,12 +61,14 @@ export class RedisConnection implements StoreConnection {
    * @param check run on every new link before the first command; resolves to the server's `run_id`, null where it does
    *   not tell; a rejection keeps the link unused
    * @param onAvailable told `false` when the link is lost and `true` when it is back
+   * @param roleCheckMs how often the server is asked whether it is still the master; 0 = never
    */
   constructor(
     private readonly connect: () => Promise<Redis>,
     private readonly check: (client: Redis) => Promise<string | null>,
     private readonly commandTimeoutMs: number,
     private readonly onAvailable: (available: boolean) => void,
+    private readonly roleCheckMs = 0,
   ) {}
 
   /**
@@ -73,7 +79,9 @@ export class RedisConnection implements StoreConnection {
    */
   async open(): Promise<void> {
     const client = await this.connect();
+    if (this.#closed) return client.disconnect();
     this.#client = client;
+    if (this.roleCheckMs > 0) this.#watch = setInterval(() => this.#askRole(), this.roleCheckMs).unref();
     let lastError = 'no connection';
     client.on('error', (error: unknown) => {
       lastError = withoutArguments(error).message;
@@ -133,19 +141,24 @@ export class RedisConnection implements StoreConnection {
     return String(role);
   }
 
-  /**
-   * Asks the server for its role again and again, and gives the link up when that is not master any more: for where no
-   * subscriber does. A demoted server keeps its connections, and its scripts still read.
-   */
-  watchRole(everyMs: number): void {
-    const ask = async (): Promise<void> => {
-      if (this.#usable && (await this.serverRole()) !== 'master') this.giveUp();
-    };
-    // A rejection means that the link is gone, which takes its own course.
-    this.#watch = setInterval(() => void ask().catch(() => undefined), everyMs).unref();
+  suspect(why: 'role' | 'silence'): void {
+    // A former master may still take itself for one; Sentinels lead to the new one.
+    if (why === 'silence' && this.#client?.options.sentinels) this.#giveUp();
+    else this.#askRole();
   }
 
-  giveUp(): void {
+  /** A demoted server keeps its connections, and its scripts still read. */
+  #askRole(): void {
+    if (!this.#usable) return;
+    this.serverRole().then(
+      (role) => {
+        if (role !== 'master') this.#giveUp();
+      },
+      () => undefined, // the link is gone, which takes its own course; or an ACL forbids ROLE, and a write will tell
+    );
+  }
+
+  #giveUp(): void {
     const client = this.#client;
     if (!this.#usable || client === null) return; // it has been, or a check is under way
     this.#onLost(); // at once, and not when the socket has closed
@@ -260,7 +273,7 @@ export class RedisConnection implements StoreConnection {
             if (settled) return;
             cause = withoutArguments(error);
             if (isReply(error)) {
-              if (isNotMaster(error)) this.giveUp();
+              if (isNotMaster(error)) this.#giveUp();
               // An error reply means that this try changed nothing, but in the middle of a script; an earlier one may have.
               sent = uncertain || isMidScript(error);
               if (isNoScript(error)) {
@@ -298,6 +311,7 @@ export class RedisConnection implements StoreConnection {
   #onUsable(client: Redis): void {
     if (this.#closed || client.status !== 'ready') return;
     this.#usable = true;
+    this.#failures = 0;
     this.#lastProblem = '';
     this.#saidAvailable = true;
     this.onAvailable(true);
@@ -316,7 +330,8 @@ export class RedisConnection implements StoreConnection {
     if (this.#closed || client.status !== 'ready') return;
     if (message !== this.#lastProblem) this.#logger.error(`The session store is not usable: ${message}`);
     this.#lastProblem = message;
-    this.#recheck = setTimeout(() => client.disconnect(true), RECHECK_MS).unref();
+    const wait = Math.min(RECHECK_MS.first * 2 ** this.#failures++, RECHECK_MS.most);
+    this.#recheck = setTimeout(() => client.disconnect(true), wait * (0.75 + Math.random() / 4)).unref();
   }
 
   #onLost(): void {

@@ -69,6 +69,7 @@ describe('REPLICAOF on the server that an app is attached to', () => {
   async function demote(
     redisOf: (port: number) => NonNullable<SessionModuleOptions['redis']>,
     options: SessionModuleOptions = {},
+    andThen: (old: Redis) => Promise<unknown> = async () => undefined,
   ): Promise<{
     outcome: Outcome;
     reader: SessionNode;
@@ -99,6 +100,7 @@ describe('REPLICAOF on the server that an app is attached to', () => {
     // To where nobody is: otherwise the new master's messages would come back through replication.
     await old.redis.replicaof('127.0.0.1', await freePort());
     const demotedAt = performance.now();
+    await andThen(old.redis);
     const writer = await open({ redis: next.server.url, keyPrefix, cache: false });
     const outcome = { late: 0, answers: 0, unavailable: 0, lastOldMs: 0, lastCachedMs: 0 };
     const acks = new Map<string, number>();
@@ -160,6 +162,17 @@ describe('REPLICAOF on the server that an app is attached to', () => {
         `demotion, RESP${protocol}: copies answer ${back.toFixed(0)} ms after REPLICAOF NO ONE\n`,
       );
       expect(back).toBeLessThanOrEqual(3_000);
+    });
+
+    it('the former master is read no longer although the subscriber broke in the same moment', async () => {
+      const { outcome } = await demote(
+        (port) => ({ port, host: '127.0.0.1', protocol }),
+        {},
+        (old) => old.call('CLIENT', 'KILL', 'TYPE', 'pubsub'),
+      );
+      expect(outcome.late).toBe(0);
+      expect(outcome.lastOldMs).toBeLessThanOrEqual(BOUND_MS);
+      expect(outcome.unavailable).toBeGreaterThan(0);
     });
 
     it('without a near cache the former master is read no longer than leaseMs either', async () => {
