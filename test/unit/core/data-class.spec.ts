@@ -368,7 +368,7 @@ describe('dataClass: drafts and writes at once', () => {
     session.data.a = 2;
     await (await mustLoad(second.sessions, token)).set('b', 3);
     await session.save();
-    expect({ ...session.data }).toEqual({ a: 2, b: 3, views: 0 });
+    expect(Object.fromEntries(Object.entries(session.data))).toEqual({ a: 2, b: 3, views: 0 });
     expect(session.data).toBeInstanceOf(Views);
   });
 
