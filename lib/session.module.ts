@@ -60,8 +60,8 @@ import { RedisSessionStore } from './store/redis-session.store.js';
     },
     {
       provide: CacheService,
-      useFactory: ({ cache }: ResolvedSessionOptions, subscriber: RedisSubscriber, events: SessionEvents) =>
-        new CacheService(cache, subscriber, events, SYSTEM_CLOCK, createFileCache(cache, events)),
+      useFactory: (options: ResolvedSessionOptions, subscriber: RedisSubscriber, events: SessionEvents) =>
+        new CacheService(options.cache, subscriber, events, SYSTEM_CLOCK, createFileCache(options, events)),
       inject: [SESSION_OPTIONS, RedisSubscriber, SessionEvents],
     },
     {
@@ -238,10 +238,19 @@ function createStore(options: ResolvedSessionOptions, events: SessionEvents): Se
   );
 }
 
-function createFileCache(cache: ResolvedSessionOptions['cache'], events: SessionEvents): FileCache | null {
+function createFileCache(
+  { cache, commandTimeoutMs }: ResolvedSessionOptions,
+  events: SessionEvents,
+): FileCache | null {
   if (cache === false || cache.files === null) return null;
   const { directory, encoder, decoder } = cache.files;
-  return new FileCache(directory, encoder, decoder, (error) => events.emit('cacheError', error));
+  return new FileCache(
+    directory,
+    encoder,
+    decoder,
+    (error) => events.emit('cacheError', error),
+    commandTimeoutMs,
+  );
 }
 
 function createSubscriber(

@@ -9,8 +9,9 @@ import type { CacheService } from './cache.service.js';
 export const CACHE_CLEAR_JOB = 'sessionkit:cache-clear';
 
 /**
- * Runs what the near cache does by the clock: `cache.clearCron`, the idle check and the report. The cron job is registered in the app's own `SchedulerRegistry` where there is one; importing
- * `ScheduleModule.forRoot()` a second time would run all of the app's crons twice, so this package never does.
+ * Runs what the near cache does by the clock: `cache.clearCron`, the idle check and the report. The cron job is
+ * registered in the app's own `SchedulerRegistry` where there is one; importing `ScheduleModule.forRoot()` a second time
+ * would run all of the app's crons twice, so this package never does.
  */
 export class CacheScheduler {
   readonly #logger = new Logger('SessionModule');
@@ -27,7 +28,11 @@ export class CacheScheduler {
   /** @throws {SessionOptionsError} if the cron package does not accept the expression */
   async start(): Promise<void> {
     if (this.options === false) return;
-    const { clearCron, idleCheckIntervalMs, idleCheckPerCount, reportIntervalMs } = this.options;
+    const { clearCron, maxEntries, idleCheckIntervalMs, idleCheckPerCount, reportIntervalMs } = this.options;
+    if (maxEntries === 0 && idleCheckIntervalMs === 0) {
+      // Nothing ever makes room in a cache without a limit: each copy is looked at about once a minute.
+      this.#every(1_000, () => this.cache.dropExpired(Math.max(idleCheckPerCount, this.cache.size / 60)));
+    }
     this.#every(idleCheckIntervalMs, () => this.cache.dropExpired(idleCheckPerCount));
     this.#every(reportIntervalMs, () => this.#report());
     if (clearCron !== undefined) await this.#startCron(clearCron);
@@ -83,9 +88,12 @@ export class CacheScheduler {
       );
       return;
     }
-    registry.addCronJob(CACHE_CLEAR_JOB, job);
+    // A second SessionModule of the app has a cache of its own.
+    let name = CACHE_CLEAR_JOB;
+    for (let count = 2; registry.doesExist('cron', name); count++) name = `${CACHE_CLEAR_JOB}-${count}`;
+    registry.addCronJob(name, job);
     this.#unregister = () => {
-      if (registry.doesExist('cron', CACHE_CLEAR_JOB)) registry.deleteCronJob(CACHE_CLEAR_JOB);
+      if (registry.doesExist('cron', name)) registry.deleteCronJob(name);
     };
   }
 }

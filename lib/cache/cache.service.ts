@@ -29,6 +29,8 @@ interface Entry {
   readonly epoch: number;
   /** Monotonic milliseconds until which the copy may be served. */
   deadline: number;
+  /** Monotonic milliseconds before the store was asked for it. */
+  readAt: number;
   bytes: number;
   file: (StoredFile & { readonly digest: string }) | null;
 }
@@ -71,6 +73,7 @@ export class CacheService implements SessionCache {
   #unknownHits = 0;
   #writes = 0;
   #refused = 0;
+  #skipped = 0;
   #evictions = 0;
   #invalidations = 0;
 
@@ -150,8 +153,11 @@ export class CacheService implements SessionCache {
       if (this.#isUnknown(id)) return null;
       const shared = this.#shareRead(id);
       if (shared !== null) {
-        const loaded = await shared;
-        return loaded && { record: loaded.record, source: 'store', own: null };
+        this.#sharedMisses++;
+        const loaded = await shared.answer;
+        // What was told meanwhile is known here: an answer from before it must not be handed out after it.
+        if (this.#isUntouched(shared.ticket))
+          return loaded && { record: loaded.record, source: 'store', own: null };
       }
     }
     const own = await this.#read(token, id, read);
@@ -174,12 +180,29 @@ export class CacheService implements SessionCache {
   reserveForWrite(id: string): FillTicket {
     this.#drop(id);
     this.#unknown.delete(id);
-    for (const other of this.#tickets.get(id) ?? []) other.open = false;
+    for (const other of this.#tickets.get(id) ?? []) {
+      other.open = false;
+      other.min = Infinity;
+    }
     return this.reserve(id);
   }
 
   /** @internal */
   set(ticket: FillTicket, token: string, loaded: LoadedSession): boolean {
+    // Reads that are still under way may have begun before the write whose answer this is.
+    this.#unknown.delete(ticket.id);
+    this.#raise(ticket.id, loaded.record.version);
+    return this.#fill(ticket, token, loaded);
+  }
+
+  #fill(ticket: FillTicket, token: string, loaded: LoadedSession): boolean {
+    if (this.files !== null && this.files.writing >= MAX_FILES_WRITING) {
+      this.#skipped++;
+      this.release(ticket);
+      const held = this.#entries.peek(token);
+      if (held !== undefined && held.record.version < loaded.record.version) this.#entries.delete(token);
+      return false;
+    }
     const granted = this.#grant(ticket, token, loaded);
     this.release(ticket);
     if (!granted && this.enabled) {
@@ -204,14 +227,15 @@ export class CacheService implements SessionCache {
     if (entry === undefined || entry.epoch !== this.source.epoch || entry.record.version !== touched.version)
       return;
     entry.record = { ...entry.record, lastAccess: touched.lastAccess };
-    entry.deadline = this.#deadline(sentAt, entry.record, touched.now);
+    // A touch tells of the session's life, not of its data: those are read again after maxAge all the same.
+    entry.deadline = Math.min(this.#deadline(sentAt, entry.record, touched.now), entry.readAt + this.#maxAge);
   }
 
   /** @internal */
   invalidate(id: string, version: number): void {
     this.#invalidations++;
     this.#unknown.delete(id);
-    for (const ticket of this.#tickets.get(id) ?? []) if (version > ticket.min) ticket.min = version;
+    this.#raise(id, version);
     const token = this.#tokenOfId.get(id);
     if (token === undefined) return;
     const entry = this.#entries.peek(token);
@@ -272,6 +296,7 @@ export class CacheService implements SessionCache {
       unknownHits: this.#unknownHits,
       writes: this.#writes,
       refusedFills: this.#refused,
+      skippedFills: this.#skipped,
       evictions: this.#evictions,
       invalidations: this.#invalidations,
     };
@@ -300,7 +325,7 @@ export class CacheService implements SessionCache {
     if (ticket.open) this.#reads.set(id, pending);
     try {
       const loaded = await answer;
-      if (loaded !== null) this.set(ticket, token, loaded);
+      if (loaded !== null) this.#fill(ticket, token, loaded);
       else this.#onAbsent(ticket);
       return loaded;
     } finally {
@@ -313,14 +338,14 @@ export class CacheService implements SessionCache {
    * What another caller is reading, if that is as good as a copy: nothing has been told of the session since its read
    * began, and the lease holds.
    */
-  #shareRead(id: string): Promise<LoadedSession | null> | null {
+  #shareRead(id: string): Read | null {
     const read = this.#reads.get(id);
-    if (read === undefined) return null;
-    const { ticket } = read;
-    const untouched = ticket.open && ticket.min === -1 && ticket.epoch === this.source.epoch;
-    if (!untouched || !this.source.isLiveAt(this.clock.monotonic())) return null;
-    this.#sharedMisses++;
-    return read.answer;
+    return read !== undefined && read.ticket.open && this.#isUntouched(read.ticket) ? read : null;
+  }
+
+  /** Nothing has been told of the session since the ticket was taken out, and nothing can have been missed. */
+  #isUntouched({ min, epoch }: FillTicket): boolean {
+    return min === -1 && epoch === this.source.epoch && this.source.isLiveAt(this.clock.monotonic());
   }
 
   #isUnknown(id: string): boolean {
@@ -332,11 +357,11 @@ export class CacheService implements SessionCache {
     return true;
   }
 
-  #onAbsent({ id, epoch, sentAt, min, open }: FillTicket): void {
-    if (!open) return; // not live, or written meanwhile: nothing can be said of now
+  #onAbsent(ticket: FillTicket): void {
+    if (!ticket.open || !this.#isUntouched(ticket)) return; // nothing can be said of now
+    const { id, epoch, sentAt } = ticket;
     this.#drop(id);
-    if (min === -1 && epoch === this.source.epoch && this.source.isLiveAt(this.clock.monotonic()))
-      this.#unknown.set(id, { epoch, until: sentAt + UNKNOWN_AGE_MS });
+    this.#unknown.set(id, { epoch, until: sentAt + UNKNOWN_AGE_MS });
   }
 
   #grant(ticket: FillTicket, token: string, { record, now: storeNow }: LoadedSession): boolean {
@@ -350,14 +375,28 @@ export class CacheService implements SessionCache {
     const held = this.#entries.peek(token);
     if (held !== undefined && held.epoch === ticket.epoch && held.record.version > record.version)
       return false;
-    if (this.files !== null && this.files.writing >= MAX_FILES_WRITING) return false;
     const deadline = this.#deadline(ticket.sentAt, record, storeNow);
-    const entry = { record, epoch: ticket.epoch, deadline, bytes: sizeOf(record), file: null };
-    this.#entries.set(token, entry);
+    if (held !== undefined && held.epoch === ticket.epoch && held.record.version === record.version) {
+      // The same again, read by a strict route for example: it lives longer, and no file need be written.
+      held.record = { ...held.record, lastAccess: record.lastAccess };
+      held.deadline = deadline;
+      held.readAt = ticket.sentAt;
+      return true;
+    }
+    const entry: Entry = {
+      record,
+      epoch: ticket.epoch,
+      deadline,
+      bytes: sizeOf(record),
+      file: null,
+      readAt: ticket.sentAt,
+    };
+    const key = this.#tokenOfId.get(record.id) ?? detached(token);
+    this.#entries.set(key, entry);
     this.#bytes += entry.bytes;
-    this.#tokenOfId.set(record.id, token);
+    this.#tokenOfId.set(record.id, key);
     this.#writes++;
-    if (this.files !== null) void this.#moveToFile(this.files, token, entry);
+    if (this.files !== null) void this.#moveToFile(this.files, key, entry);
     if (this.events.wants('cacheWrite')) this.events.emit('cacheWrite', { id: record.id });
     return true;
   }
@@ -388,15 +427,15 @@ export class CacheService implements SessionCache {
       return entry.record;
     }
     const { id } = entry.record;
-    const body = (await this.files!.read(id, file)) as Partial<SessionRecord> | null;
+    const read = await this.files!.read(id, file);
     if (this.#entries.peek(token) !== entry || !this.#mayServe(entry, this.clock.monotonic())) {
       this.#misses++;
       return undefined;
     }
-    const { metadata, data } = typeof body === 'object' && body !== null ? body : {};
+    const { metadata, data } = (read?.body ?? {}) as Partial<SessionRecord>;
     if (typeof data !== 'string' || digestOf({ metadata, data }) !== file.digest) {
       // The file is damaged, or the decoder does not undo what the encoder did.
-      if (body !== null) this.events.emit('cacheError', { operation: 'read', id, code: 'EBADBODY' });
+      if (read !== null) this.events.emit('cacheError', { operation: 'read', id, code: 'EBADBODY' });
       this.#entries.delete(token);
       this.#misses++;
       return undefined;
@@ -411,6 +450,10 @@ export class CacheService implements SessionCache {
    */
   #deadline(sentAt: number, record: SessionRecord, storeNow: number): number {
     return sentAt + Math.min((deadlineOf(record) - storeNow - 1) * this.#ttlRatio, this.#maxAge);
+  }
+
+  #raise(id: string, version: number): void {
+    for (const ticket of this.#tickets.get(id) ?? []) if (version > ticket.min) ticket.min = version;
   }
 
   #drop(id: string): void {
@@ -430,6 +473,11 @@ export class CacheService implements SessionCache {
 }
 
 const NOTHING = Object.freeze({});
+
+/** A copy of its own: a token is a slice of a Cookie header, and would keep all of that in memory as long as it lives. */
+function detached(token: string): string {
+  return Buffer.from(token, 'latin1').toString('latin1');
+}
 
 function sizeOf({ data }: SessionRecord): number {
   return Buffer.byteLength(data);

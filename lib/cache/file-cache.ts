@@ -1,7 +1,9 @@
 import { randomBytes } from 'node:crypto';
+import { readlinkSync } from 'node:fs';
 import { mkdir, readdir, readFile, rename, rm, stat, unlink, utimes, writeFile } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import { dirname, join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import { SessionOptionsError } from '../errors/caller.errors.js';
 import type { SessionRecord } from '../core/session-record.interface.js';
 import type { SessionEventMap } from '../events/session-events.js';
@@ -31,7 +33,8 @@ export interface StoredFile {
  * rejects: what cannot be written or read is reported, and counts as not there.
  */
 export class FileCache {
-  readonly #host = hostname().replaceAll(/[^A-Za-z0-9.]/g, '') || 'host';
+  /** Host and, where there are several, the namespace in which a process id means something. */
+  readonly #host = `${hostname()}.${pidNamespace()}`.replaceAll(/[^A-Za-z0-9.]/g, '.');
   readonly #generation = `sessionkit-${this.#host}-${process.pid}-${randomBytes(9).toString('base64url')}`;
   readonly #pending = new Set<Promise<unknown>>();
   #timer: NodeJS.Timeout | undefined;
@@ -45,6 +48,8 @@ export class FileCache {
     private readonly encode: CacheEncoder,
     private readonly decode: CacheDecoder,
     private readonly onError: (error: SessionEventMap['cacheError']) => void,
+    /** How long a read, a write or the end may take: a file system or an encoder that hangs must hang no request. */
+    private readonly timeoutMs: number,
   ) {}
 
   /** Number of files being written. */
@@ -73,41 +78,49 @@ export class FileCache {
 
   /** Null when it could not be written. */
   async write(record: SessionRecord): Promise<StoredFile | null> {
-    return this.#track(async () => {
-      if (this.#closed) return null;
-      const name = `${this.#shelf}/${record.id}-${record.version}`;
-      const path = this.#path(name);
-      const aside = `${path}.${this.#counter++}`;
-      this.#writing++;
-      try {
-        const body = await this.encode(record);
-        if (typeof body !== 'string' && !(body instanceof Uint8Array)) {
-          throw new TypeError('cache.encoder must return a string or bytes');
-        }
-        await writeFile(aside, body, { mode: 0o600 }).catch(async (error: unknown) => {
-          if (codeOf(error) !== 'ENOENT') throw error;
-          // Somebody cleared the directory away: a temporary directory, or another process that took us for dead.
-          await mkdir(dirname(path), { recursive: true, mode: 0o700 });
-          await writeFile(aside, body, { mode: 0o600 });
-        });
-        await rename(aside, path);
-        return { name, bytes: Buffer.byteLength(body), binary: typeof body !== 'string' };
-      } catch (error) {
-        this.#report('write', record.id, error);
-        await unlink(aside).catch(() => undefined); // it may not have been made
-        return null;
-      } finally {
-        this.#writing--;
+    if (this.#closed) return null;
+    this.#writing++;
+    try {
+      return await this.#within('write', record.id, (isLate) => this.#writeAside(record, isLate));
+    } finally {
+      this.#writing--;
+    }
+  }
+
+  async #writeAside(record: SessionRecord, isLate: () => boolean): Promise<StoredFile | null> {
+    const shelf = this.#shelf;
+    // Numbered, because two fills may write one version: each copy removes its own file.
+    const name = `${shelf}/${record.id}-${record.version}-${this.#counter++}`;
+    const path = this.#path(name);
+    const aside = `${path}.new`;
+    try {
+      const body = await this.encode(record);
+      if (typeof body !== 'string' && !(body instanceof Uint8Array)) {
+        throw new TypeError('cache.encoder must return a string or bytes');
       }
-    });
+      await writeFile(aside, body, { mode: 0o600 }).catch(async (error: unknown) => {
+        if (codeOf(error) !== 'ENOENT') throw error;
+        // Somebody cleared the directory away: a temporary directory, or another process that took us for dead.
+        await mkdir(dirname(path), { recursive: true, mode: 0o700 });
+        await writeFile(aside, body, { mode: 0o600 });
+      });
+      await rename(aside, path);
+      if (isLate()) await unlink(path); // nobody waits for it any more
+      return { name, bytes: Buffer.byteLength(body), binary: typeof body !== 'string' };
+    } catch (error) {
+      // The shelf was cleared away under it: what is gone should be gone.
+      if (codeOf(error) !== 'ENOENT' || shelf === this.#shelf) this.#report('write', record.id, error);
+      await unlink(aside).catch(() => undefined); // it may not have been made
+      return null;
+    }
   }
 
   /** What the decoder made of the file; null when it cannot be read. The caller checks that it is what was written. */
-  async read(id: string, { name, binary }: StoredFile): Promise<unknown> {
-    return this.#track(async () => {
+  async read(id: string, { name, binary }: StoredFile): Promise<{ readonly body: unknown } | null> {
+    return this.#within('read', id, async () => {
       try {
         const body = await readFile(this.#path(name));
-        return await this.decode(binary ? body : body.toString());
+        return { body: await this.decode(binary ? body : body.toString()) };
       } catch (error) {
         this.#report('read', id, error);
         return null;
@@ -138,7 +151,7 @@ export class FileCache {
   async close(): Promise<void> {
     this.#closed = true;
     clearInterval(this.#timer);
-    await this.idle();
+    await Promise.race([this.idle(), delay(this.timeoutMs, undefined, { ref: false })]);
     await this.#removeAll(this.#path());
   }
 
@@ -182,6 +195,28 @@ export class FileCache {
     if (!this.#closed) this.onError({ operation, id, code: codeOf(error) });
   }
 
+  /** Null when it takes too long; what comes later is told that it is late. */
+  async #within<T>(
+    operation: 'write' | 'read',
+    id: string,
+    task: (isLate: () => boolean) => Promise<T | null>,
+  ): Promise<T | null> {
+    let late = false;
+    let timer: NodeJS.Timeout | undefined;
+    const deadline = new Promise<null>((resolve) => {
+      timer = setTimeout(() => {
+        late = true;
+        this.#report(operation, id, Object.assign(new Error(), { code: 'ETIMEDOUT' }));
+        resolve(null);
+      }, this.timeoutMs).unref();
+    });
+    try {
+      return await Promise.race([this.#track(() => task(() => late)), deadline]);
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
   async #track<T>(task: () => Promise<T>): Promise<T> {
     const running = task();
     this.#pending.add(running);
@@ -197,6 +232,15 @@ export class FileCache {
 function codeOf(error: unknown): string {
   if (!(error instanceof Error)) return 'unknown';
   return 'code' in error && typeof error.code === 'string' ? error.code : error.name;
+}
+
+/** Containers of one host have each their own; empty where the system has none. */
+function pidNamespace(): string {
+  try {
+    return readlinkSync('/proc/self/ns/pid').replaceAll(/\D/g, '');
+  } catch {
+    return '';
+  }
 }
 
 function isRunning(pid: number): boolean {

@@ -3,7 +3,8 @@ import {
   applyInPlace,
   applyPatch,
   diffFields,
-  setField,
+  hasField,
+  assignField,
   type DataChange,
   type DataFields,
   type FieldPatch,
@@ -58,7 +59,7 @@ export class ActiveSession<T extends object = SessionData> {
     this.#token = token;
     this.#record = record;
     this.#source = source;
-    this.#draft = draft && engine.draft(record, draft);
+    this.#draft = engine.wraps ? undefined : draft; // an instance of dataClass is made when somebody asks for it
   }
 
   /**
@@ -125,7 +126,7 @@ export class ActiveSession<T extends object = SessionData> {
 
   set data(data: T) {
     this.#binding?.onUse();
-    this.#draft = data as DataFields;
+    this.#draft = this.#engine.wrap(data as DataFields);
   }
 
   /** Epoch milliseconds by the store's clock. */
@@ -204,7 +205,7 @@ export class ActiveSession<T extends object = SessionData> {
 
   /** The draft's value of one field; undefined when absent. */
   get<K extends keyof T & string>(key: K): T[K] | undefined {
-    return Object.hasOwn(this.data, key) ? this.data[key] : undefined;
+    return hasField(this.data, key) ? this.data[key] : undefined;
   }
 
   /** Writes one field at once; other unsaved changes of the draft stay unsaved. */
@@ -227,7 +228,9 @@ export class ActiveSession<T extends object = SessionData> {
       if (!this.#stored) await this.#store('{}');
       const before = this.#record;
       this.#record = await this.#live(() => this.#engine.update(this.#token, before, change, options));
-      if (this.#draft !== undefined) applyInPlace(this.#draft, this.#difference(before, this.#record));
+      if (this.#draft === undefined) return;
+      const { baseline } = this.#engine;
+      applyInPlace(this.#draft, this.#difference(baseline(before), baseline(this.#record)));
     });
   }
 
@@ -285,7 +288,7 @@ export class ActiveSession<T extends object = SessionData> {
       throw new SessionGoneError(id);
     }
     this.#record = loaded.record;
-    this.#draft = loaded.data && this.#engine.draft(loaded.record, loaded.data);
+    this.#draft = loaded.data && this.#engine.wrap(loaded.data);
     this.#source = 'store';
   }
 
@@ -445,12 +448,12 @@ export class ActiveSession<T extends object = SessionData> {
 
   /** Brings fields that others wrote into the draft. Those of the patch, and those changed here meanwhile, stay. */
   #takeOver(draft: DataFields, before: SessionRecord, patch: FieldPatch): void {
-    const written = this.#engine.decode(this.#record);
+    const written = this.#engine.decode(this.#engine.baseline(this.#record));
     const own = this.#differenceOf(this.#engine.decode(this.#engine.baseline(before)), draft);
     const isOurs = ({ set, remove }: FieldPatch, key: string) => set.has(key) || remove.has(key);
     for (const key of new Set([...Object.keys(draft), ...Object.keys(written)])) {
       if (isOurs(patch, key) || isOurs(own, key)) continue;
-      if (Object.hasOwn(written, key)) setField(draft, key, written[key]);
+      if (Object.hasOwn(written, key)) assignField(draft, key, written[key]);
       else delete draft[key];
     }
   }

@@ -44,22 +44,34 @@ export function setField(data: DataFields, key: string, value: unknown): void {
  */
 export type SessionDataClass = new (fields: Record<string, unknown>) => object;
 
-/** An instance of `dataClass` over the fields; a stored field never hides an accessor of the class. */
+/** An instance of `dataClass` over the fields; a stored field never hides an accessor or a method of the class. */
 export function wrapData(dataClass: SessionDataClass, fields: DataFields): DataFields {
-  const data = new dataClass({ ...fields }) as DataFields;
-  for (const [key, value] of Object.entries(fields)) {
-    const accessor = accessorOf(dataClass.prototype as object, key);
-    if (accessor === undefined) setField(data, key, value);
-    else if (accessor.set !== undefined) data[key] = value;
-  }
+  // Object.assign in a constructor would make it the instance's prototype.
+  const { ['__proto__']: _, ...given } = fields;
+  const data = new dataClass(given) as DataFields;
+  for (const [key, value] of Object.entries(fields)) assignField(data, key, value);
   return data;
 }
 
-function accessorOf(prototype: object, key: string): PropertyDescriptor | undefined {
-  for (let level = prototype; level !== null && level !== Object.prototype;) {
+/** Sets a field of a draft; one that has the name of an accessor or a method of its class never hides that. */
+export function assignField(data: DataFields, key: string, value: unknown): void {
+  const property = ofClass(data, key);
+  if (property === undefined) setField(data, key, value);
+  else if (property.set !== undefined) data[key] = value;
+}
+
+/** True for a field of the data, and for a getter of its class; false for what every object inherits. */
+export function hasField(data: object, key: string): boolean {
+  return Object.hasOwn(data, key) || ofClass(data, key)?.get !== undefined;
+}
+
+/** What the class of an instance says of a name: a getter, a setter, a method. */
+function ofClass(data: object, key: string): PropertyDescriptor | undefined {
+  let level = Object.getPrototypeOf(data) as object | null;
+  while (level !== null && level !== Object.prototype) {
     const property = Object.getOwnPropertyDescriptor(level, key);
-    if (property !== undefined) return property.get || property.set ? property : undefined;
-    level = Object.getPrototypeOf(level) as object;
+    if (property !== undefined) return key === 'constructor' ? undefined : property;
+    level = Object.getPrototypeOf(level) as object | null;
   }
   return undefined;
 }
@@ -76,7 +88,7 @@ export function applyPatch(data: DataFields, patch: FieldPatch): DataFields {
 /** Lays the patch over `data` itself. */
 export function applyInPlace(data: DataFields, patch: FieldPatch): void {
   for (const key of patch.remove) delete data[key];
-  for (const [key, value] of patch.set) setField(data, key, value);
+  for (const [key, value] of patch.set) assignField(data, key, value);
 }
 
 /** Which top-level fields differ, by their encoded form. */

@@ -132,19 +132,27 @@ export class SessionEngine {
   }
 
   /** The same as an app sees it: an instance of `dataClass` where there is one. */
-  draft(record: SessionRecord, decoded?: DataFields): DataFields {
-    return this.#wrap(decoded ?? this.decode(record));
+  draft(record: SessionRecord): DataFields {
+    return this.wrap(this.decode(record));
+  }
+
+  /** True where the app has a `dataClass`. */
+  get wraps(): boolean {
+    return this.options.dataClass !== undefined;
+  }
+
+  /** Makes fields what an app sees. */
+  wrap(fields: DataFields): DataFields {
+    const { dataClass } = this.options;
+    return dataClass === undefined || fields instanceof dataClass ? fields : wrapData(dataClass, fields);
   }
 
   /**
    * The record as an unchanged draft of it would be saved: a `dataClass` may give values to fields that are not stored,
    * and those are no change of anybody's.
    */
-  baseline(record: SessionRecord): SessionRecord {
-    return this.options.dataClass === undefined
-      ? record
-      : { ...record, data: this.encode(this.draft(record)) };
-  }
+  readonly baseline = (record: SessionRecord): SessionRecord =>
+    this.options.dataClass === undefined ? record : { ...record, data: this.encode(this.draft(record)) };
 
   /** @throws {SessionDataError} */
   encode(data: object): string {
@@ -470,11 +478,6 @@ export class SessionEngine {
       this.events.emit('undecodable', { id: record.id, reason: 'the codec cannot decode the data' });
       return null;
     }
-  }
-
-  #wrap(fields: DataFields): DataFields {
-    const { dataClass } = this.options;
-    return dataClass === undefined ? fields : wrapData(dataClass, fields);
   }
 
   /** An instance of `dataClass` is stored as the plain object of its own fields. */

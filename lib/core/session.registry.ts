@@ -1,4 +1,5 @@
 import { SessionArgumentError } from '../errors/caller.errors.js';
+import { SessionNotReplicatedError } from '../errors/state.errors.js';
 import type { ResolvedSessionOptions } from '../options/session-options.interface.js';
 import type { SessionEngine } from './session-engine.js';
 import { checkNames } from './regenerate-options.js';
@@ -61,6 +62,7 @@ export class SessionRegistry {
     const first = await store.userSessions(userId);
     let { records } = first;
     let count = 0;
+    let unconfirmed: SessionNotReplicatedError | undefined;
     for (let pass = 0; pass < MAX_PASSES; pass++) {
       // First all that are listed; then what was regenerated meanwhile: it keeps its time of creation, so that it
       // cannot slip through under its new id, while a login that began after this call is left alone.
@@ -69,9 +71,15 @@ export class SessionRegistry {
         .map(({ id }) => id);
       // The first pass also where nothing is left: what was ended before may still wait to be confirmed by replicas.
       if (ids.length === 0 && pass > 0) break;
-      count += await this.engine.destroyMany(ids, userId, 'killed');
+      try {
+        count += await this.engine.destroyMany(ids, userId, 'killed');
+      } catch (error) {
+        if (!(error instanceof SessionNotReplicatedError)) throw error;
+        unconfirmed = error.and(unconfirmed); // they have ended; the others must end too
+      }
       ({ records } = await store.userSessions(userId));
     }
+    if (unconfirmed !== undefined) throw unconfirmed;
     return count;
   }
 

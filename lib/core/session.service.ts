@@ -187,6 +187,8 @@ export class SessionService<T extends object = SessionData> {
   }
 
   async #getWith(token: unknown, options: GetSessionOptions): Promise<ActiveSession<T> | null> {
+    if (typeof options !== 'object' || options === null || Array.isArray(options))
+      throw new SessionArgumentError('options', 'must be an object. Write { fresh: true }.');
     checkNames(options, GET_OPTION_NAMES);
     const { fresh = false } = options;
     if (typeof fresh !== 'boolean')

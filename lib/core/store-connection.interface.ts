@@ -6,6 +6,11 @@ export interface StoreConnection {
   serverRunId(): Promise<string>;
   /** What the server says of itself: `master`, or `slave`. Rejects when the connection is not attached. */
   serverRole(): Promise<string>;
-  /** The server was found not to be the master: the connection is made anew, and checked. */
-  giveUp(): void;
+  /**
+   * The server may not be the master any more: it is asked, and the connection made anew if it is not.
+   *
+   * @param why `silence`: this process, or the server, has been silent so long that there may be a new master. Sentinels
+   *   know, and are asked.
+   */
+  suspect(why: 'role' | 'silence'): void;
 }

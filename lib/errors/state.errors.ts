@@ -82,17 +82,27 @@ export class SessionNotReplicatedError extends SessionStoreUnavailableError {
   constructor(
     readonly ended: readonly string[],
     readonly confirmed: number,
-    wanted: number,
-    waitedMs: number,
+    readonly wanted: number,
+    readonly waitedMs: number,
+    cause?: unknown,
   ) {
     super(
       'make sure of the end of a session',
       `${confirmed} of ${wanted} replicas (option "waitForReplicas") confirmed it within ${waitedMs} ms`,
       true,
       {
+        ...(cause !== undefined && { cause }),
         code: 'SESSION_NOT_REPLICATED',
         advice: 'It has ended on the master; end it again when the replicas are back, to be sure.',
       },
     );
+  }
+
+  /** One error for both. */
+  and(other: SessionNotReplicatedError | undefined): SessionNotReplicatedError {
+    if (other === undefined) return this;
+    const confirmed = Math.min(this.confirmed, other.confirmed);
+    const ended = [...other.ended, ...this.ended];
+    return new SessionNotReplicatedError(ended, confirmed, this.wanted, this.waitedMs, this.cause);
   }
 }

@@ -37,7 +37,8 @@ export interface SessionEventMap {
 export type InvalidationOperation = 'create' | 'update' | 'destroy';
 
 /**
- * - `off`: there is nothing to listen to (memory store, foreign store, or `cache: false`).
+ * - `off`: there is nothing to listen to (memory store, foreign store) or nobody who wants to hear (`cache: false` without
+ *   `subscriber` and `events.message`).
  * - `connecting`: no subscription has been confirmed yet.
  * - `live`: every change that Redis executed up to `leaseMs` ago has arrived.
  * - `suspended`: a link was lost, or no proof came for `leaseMs`; copies are void until a new epoch begins.
@@ -65,6 +66,8 @@ export interface CacheStats {
   readonly writes: number;
   /** Copies that were not stored because the session changed, or the lease ended, while it was being read. */
   readonly refusedFills: number;
+  /** Copies that were not stored because too many files were being written (`cache.type: 'file'`). */
+  readonly skippedFills: number;
   readonly evictions: number;
   readonly invalidations: number;
 }

@@ -316,7 +316,7 @@ const KNOWN_CACHE: readonly (keyof SessionCacheOptions)[] = [
 function resolveCache(input: SessionModuleOptions['cache']): ResolvedCacheOptions | false {
   if (input === false) return false;
   const cache = checkGroup('cache', input, KNOWN_CACHE);
-  const ttlRatio: unknown = cache.ttlRatio ?? DEFAULTS.cache.ttlRatio;
+  const ttlRatio: unknown = cache.ttlRatio === undefined ? DEFAULTS.cache.ttlRatio : cache.ttlRatio;
   if (typeof ttlRatio !== 'number' || !(ttlRatio > 0 && ttlRatio <= 1)) {
     throw new SessionOptionsError(
       'cache.ttlRatio',

@@ -150,8 +150,8 @@ export interface SessionCacheOptions {
    */
   clearCron?: string;
   /**
-   * Looks for copies that will not be served any more, this often, and drops them; 0 = never (they make room when the
-   * cache is full).
+   * Looks for copies that will not be served any more, this often, and drops them; 0 = never: they make room when the
+   * cache is full (with `maxEntries: 0` each copy is looked at about once a minute).
    * @default 0
    */
   idleCheckInterval?: Duration;
@@ -160,7 +160,8 @@ export interface SessionCacheOptions {
   /** Emits `cacheReport` with the cache's statistics, and logs them, this often; 0 = never. @default 0 */
   reportInterval?: Duration;
   /**
-   * Where copies lie. In a file they take no memory, and a read of one takes a disk access.
+   * Where copies lie. In files their data takes no memory (an index of about a kilobyte a session does), and a read of
+   * one takes a disk access: for sessions with much data.
    * @default 'file' if `directory` is set, else 'memory'
    */
   type?: 'memory' | 'file';

@@ -37,8 +37,11 @@ export interface SubscriberCounts {
   readonly refusedFills: number;
 }
 
-/** After an epoch could not be opened (no rights on the channel, C not back yet), the next try comes after this. */
-const RETRY_MS = 250;
+/**
+ * After an epoch could not be opened (no rights on the channel, C not back yet), the next try comes after the first of
+ * these, doubled each time up to the second, and not in all processes at the same moment.
+ */
+const RETRY_MS = { first: 250, most: 2_000 };
 /** A connection that ioredis has given up for good is begun anew after this. */
 const REVIVE_MS = 50;
 
@@ -75,6 +78,7 @@ export class RedisSubscriber implements InvalidationSource {
   #refusedFills = 0;
   #closed = false;
   #lastProblem = '';
+  #failures = 0;
 
   /**
    * @internal provided by `SessionModule`
@@ -141,12 +145,13 @@ export class RedisSubscriber implements InvalidationSource {
   async start(): Promise<void> {
     if (this.link === null) return;
     const client = await this.link.connect();
+    if (this.#closed) return client.disconnect();
     this.#client = client;
     client.on('error', () => undefined); // 'close' follows, and ends the epoch
     client.on('close', () => this.#endEpoch('the subscriber connection was lost'));
     client.on('end', () => {
       this.#endEpoch('the subscriber connection was lost');
-      this.#revive(client);
+      this.#tryAgainIn(REVIVE_MS);
     });
     client.on('ready', () => void this.#beginEpoch(client));
     client.on('message', (_channel: string, text: unknown) => this.#receive(text));
@@ -175,16 +180,23 @@ export class RedisSubscriber implements InvalidationSource {
       const [info] = await Promise.all([client.info('server'), askRole(client)]);
       const runId = /^run_id:(\w+)/m.exec(info)?.[1];
       await client.subscribe(this.link!.channel);
-      if (runId === undefined || runId !== (await this.link!.commands.serverRunId())) {
+      const ofStore = await this.link!.commands.serverRunId().catch(() => {
+        throw new StoreAwayError('the command connection is down');
+      });
+      if (runId === undefined || runId !== ofStore) {
         throw new Error('the subscriber and the command connection are attached to different servers');
       }
       askedAt = this.clock.monotonic();
       await this.#firstHeartbeat(client);
     } catch (error) {
-      this.#onProblem(error instanceof Error ? error.message : 'unknown error');
+      if (error instanceof NotMasterError) this.link!.commands.suspect('role');
+      // Where the link broke meanwhile, its next 'ready' tries again.
+      if (epoch === this.#epoch && client.status === 'ready') this.#onProblem(error);
       return;
     }
-    if (epoch !== this.#epoch || this.#closed) return; // the link broke meanwhile; the next 'ready' tries again
+    if (epoch !== this.#epoch || this.#closed) return; // the same
+    clearTimeout(this.#retry);
+    this.#failures = 0;
     this.#lastProblem = '';
     this.#epochs++;
     this.#lease.prove(askedAt);
@@ -223,9 +235,9 @@ export class RedisSubscriber implements InvalidationSource {
       (error: unknown) => {
         // A broken link ends the epoch by itself. Anything else is an answer, and not the one that is needed.
         if (epoch !== this.#epoch || client.status !== 'ready') return;
-        if (error instanceof NotMasterError) this.link!.commands.giveUp();
-        this.#endEpoch(error instanceof Error ? error.message : 'unknown error');
-        this.#onProblem(error instanceof Error ? error.message : 'unknown error');
+        if (error instanceof NotMasterError) this.link!.commands.suspect('role');
+        this.#endEpoch(messageOf(error));
+        this.#onProblem(error);
       },
     );
   }
@@ -238,7 +250,7 @@ export class RedisSubscriber implements InvalidationSource {
     if (this.#lease.holdsAt(now)) return false;
     this.#endEpoch(`no proof for ${this.link!.leaseMs} ms`);
     this.#reconnect();
-    this.link!.commands.giveUp();
+    this.link!.commands.suspect('silence');
     return true;
   }
 
@@ -253,30 +265,33 @@ export class RedisSubscriber implements InvalidationSource {
     this.events.emit('lease', { state, epoch: this.#epoch, reason });
   }
 
-  #onProblem(message: string): void {
+  #onProblem(error: unknown): void {
     if (this.#closed) return;
-    // A broken link comes back by itself and needs no line; anything else is said once until it changes.
-    const problem = message.slice(0, 200);
-    if (this.#client?.status === 'ready' && problem !== this.#lastProblem) {
+    // A store that is away comes back by itself and needs no line here; anything else is said once until it changes.
+    const problem = messageOf(error).slice(0, 200);
+    if (!(error instanceof StoreAwayError) && problem !== this.#lastProblem) {
       this.#lastProblem = problem;
       this.#logger.warn(
         `The near cache is off, sessions are read from Redis: ${problem}. The subscriber needs INFO, ROLE, PING and ` +
           `SUBSCRIBE on "${this.link!.channel}", on the same master as the store.`,
       );
     }
-    clearTimeout(this.#retry);
-    this.#retry = setTimeout(() => this.#reconnect(), RETRY_MS).unref();
+    const wait = Math.min(RETRY_MS.first * 2 ** this.#failures++, RETRY_MS.most);
+    this.#tryAgainIn(wait * (0.75 + Math.random() / 4));
   }
 
-  /** A Sentinel's notice in the middle of a reconnection ends an ioredis client for good (6.0.0, FailoverDetector). */
-  #revive(client: Redis): void {
-    if (this.#closed) return;
+  /** One timer for every reason, so that none can call another's off. */
+  #tryAgainIn(ms: number): void {
     clearTimeout(this.#retry);
-    this.#retry = setTimeout(() => void client.connect().catch(() => undefined), REVIVE_MS).unref();
+    if (!this.#closed) this.#retry = setTimeout(() => this.#reconnect(), ms).unref();
   }
 
   #reconnect(): void {
-    if (!this.#closed && this.#client?.status === 'ready') this.#client.disconnect(true);
+    const client = this.#client;
+    if (this.#closed || client === undefined) return;
+    if (client.status === 'ready') client.disconnect(true);
+    // A Sentinel's notice in the middle of a reconnection ends an ioredis client for good (6.0.0, FailoverDetector).
+    else if (client.status === 'end') client.connect().catch(() => undefined);
   }
 
   /** Never throws: ioredis would turn that into an uncaught exception. */
@@ -294,6 +309,11 @@ export class RedisSubscriber implements InvalidationSource {
 }
 
 class NotMasterError extends Error {}
+class StoreAwayError extends Error {}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : 'unknown error';
+}
 
 function mustBeMaster(role: unknown): void {
   if (role !== 'master') throw new NotMasterError('the subscriber connection is not attached to a master');

@@ -15,8 +15,11 @@ import type { Script } from './scripts/script.js';
 
 type Argument = string | number;
 
-/** A server that failed its check is asked again, on a new link, after this time. */
-const RECHECK_MS = 250;
+/**
+ * A server that failed its check is asked again, on a new link, after the first of these, doubled each time up to the
+ * second, and not by all processes at the same moment.
+ */
+const RECHECK_MS = { first: 250, most: 2_000 };
 
 export interface Reply {
   readonly value: unknown;
@@ -48,20 +51,24 @@ export class RedisConnection implements StoreConnection {
   #pending = 0;
   #drained: (() => void) | undefined;
   #lastProblem = '';
+  #failures = 0;
   #recheck: NodeJS.Timeout | undefined;
   #server: string | null = null;
+  #watch: NodeJS.Timeout | undefined;
 
   /**
    * @param connect makes the client, not yet connected
    * @param check run on every new link before the first command; resolves to the server's `run_id`, null where it does
    *   not tell; a rejection keeps the link unused
    * @param onAvailable told `false` when the link is lost and `true` when it is back
+   * @param roleCheckMs how often the server is asked whether it is still the master; 0 = never
    */
   constructor(
     private readonly connect: () => Promise<Redis>,
     private readonly check: (client: Redis) => Promise<string | null>,
     private readonly commandTimeoutMs: number,
     private readonly onAvailable: (available: boolean) => void,
+    private readonly roleCheckMs = 0,
   ) {}
 
   /**
@@ -72,7 +79,9 @@ export class RedisConnection implements StoreConnection {
    */
   async open(): Promise<void> {
     const client = await this.connect();
+    if (this.#closed) return client.disconnect();
     this.#client = client;
+    if (this.roleCheckMs > 0) this.#watch = setInterval(() => this.#askRole(), this.roleCheckMs).unref();
     let lastError = 'no connection';
     client.on('error', (error: unknown) => {
       lastError = withoutArguments(error).message;
@@ -132,7 +141,24 @@ export class RedisConnection implements StoreConnection {
     return String(role);
   }
 
-  giveUp(): void {
+  suspect(why: 'role' | 'silence'): void {
+    // A former master may still take itself for one; Sentinels lead to the new one.
+    if (why === 'silence' && this.#client?.options.sentinels) this.#giveUp();
+    else this.#askRole();
+  }
+
+  /** A demoted server keeps its connections, and its scripts still read. */
+  #askRole(): void {
+    if (!this.#usable) return;
+    this.serverRole().then(
+      (role) => {
+        if (role !== 'master') this.#giveUp();
+      },
+      () => undefined, // the link is gone, which takes its own course; or an ACL forbids ROLE, and a write will tell
+    );
+  }
+
+  #giveUp(): void {
     const client = this.#client;
     if (!this.#usable || client === null) return; // it has been, or a check is under way
     this.#onLost(); // at once, and not when the socket has closed
@@ -172,6 +198,7 @@ export class RedisConnection implements StoreConnection {
 
   async close(): Promise<void> {
     clearTimeout(this.#recheck);
+    clearInterval(this.#watch);
     // What is under way may finish, over a new link if need be; `commandTimeoutMs` ends it otherwise.
     if (this.#pending > 0) await this.#within(new Promise<void>((resolve) => (this.#drained = resolve)));
     this.#closed = true;
@@ -246,7 +273,7 @@ export class RedisConnection implements StoreConnection {
             if (settled) return;
             cause = withoutArguments(error);
             if (isReply(error)) {
-              if (isNotMaster(error)) this.giveUp();
+              if (isNotMaster(error)) this.#giveUp();
               // An error reply means that this try changed nothing, but in the middle of a script; an earlier one may have.
               sent = uncertain || isMidScript(error);
               if (isNoScript(error)) {
@@ -284,6 +311,7 @@ export class RedisConnection implements StoreConnection {
   #onUsable(client: Redis): void {
     if (this.#closed || client.status !== 'ready') return;
     this.#usable = true;
+    this.#failures = 0;
     this.#lastProblem = '';
     this.#saidAvailable = true;
     this.onAvailable(true);
@@ -302,7 +330,8 @@ export class RedisConnection implements StoreConnection {
     if (this.#closed || client.status !== 'ready') return;
     if (message !== this.#lastProblem) this.#logger.error(`The session store is not usable: ${message}`);
     this.#lastProblem = message;
-    this.#recheck = setTimeout(() => client.disconnect(true), RECHECK_MS).unref();
+    const wait = Math.min(RECHECK_MS.first * 2 ** this.#failures++, RECHECK_MS.most);
+    this.#recheck = setTimeout(() => client.disconnect(true), wait * (0.75 + Math.random() / 4)).unref();
   }
 
   #onLost(): void {

@@ -35,7 +35,7 @@ const LAYOUT = 1;
 
 type Options = Pick<
   ResolvedSessionOptions,
-  'keyPrefix' | 'partitions' | 'instanceId' | 'commandTimeoutMs' | 'waitForReplicas'
+  'keyPrefix' | 'partitions' | 'instanceId' | 'commandTimeoutMs' | 'waitForReplicas' | 'coherence'
 >;
 
 /** Ids of sessions that were alive, and the servers (by `run_id`) on which they ended: one, but for a failover. */
@@ -74,20 +74,25 @@ export class RedisSessionStore extends SessionStore {
     super();
     this.#keys = new RedisKeys(options.keyPrefix, options.partitions);
     this.#origin = options.instanceId;
-    const open = (purpose: '' | '-wait', onAvailable: (available: boolean) => void) =>
+    const open = (purpose: '' | '-wait', onAvailable: (available: boolean) => void, roleCheckMs: number) =>
       new RedisConnection(
         () => connect(purpose),
         (client) => this.#checkServer(client),
         options.commandTimeoutMs,
         onAvailable,
+        roleCheckMs,
       );
-    this.connection = open('', (available) => events.emit('storeAvailable', { available }));
+    this.connection = open(
+      '',
+      (available) => events.emit('storeAvailable', { available }),
+      options.coherence.heartbeatMs,
+    );
     const { waitForReplicas } = options;
     this.#barrier =
       waitForReplicas === 0
         ? null
         : new ReplicaBarrier(
-            open('-wait', () => undefined),
+            open('-wait', () => undefined, 0),
             this.#keys.barrier,
             waitForReplicas,
             this.#waitMs,
@@ -447,9 +452,9 @@ export class RedisSessionStore extends SessionStore {
     if (this.#barrier === null) return ended;
     const { waitForReplicas } = this.options;
     const [server = null] = servers;
-    const replicas = servers.size === 1 ? await this.#barrier.confirm(server) : 0;
+    const { replicas, cause } = await this.#barrier.confirm(servers.size === 1 ? server : null);
     if (replicas >= waitForReplicas) return ended;
-    throw new SessionNotReplicatedError(ended, replicas, waitForReplicas, this.#waitMs);
+    throw new SessionNotReplicatedError(ended, replicas, waitForReplicas, this.#waitMs, cause);
   }
 
   #keysOf(id: string, userId: string | null): { keys: string[]; user: string } {

@@ -24,18 +24,19 @@ export class ReplicaBarrier {
   ) {}
 
   /**
-   * Resolves to the number of replicas that have everything written on `server` so far; 0 when that cannot be told, for
-   * example because another server is the master now.
+   * Resolves to the number of replicas that have everything written on `server` so far; 0 and why when that cannot be
+   * told.
    *
-   * @param server run_id of the server that was written to
+   * @param server run_id of the server that was written to; null when it is not known, or not one
    */
-  async confirm(server: string | null): Promise<number> {
+  async confirm(server: string | null): Promise<{ readonly replicas: number; readonly cause?: unknown }> {
     this.#next ??= this.#begin();
     try {
       const answer = await this.#next;
-      return server !== null && answer.server === server ? answer.replicas : 0;
-    } catch {
-      return 0; // the caller reports that the write was not confirmed, which is all that is known
+      if (server !== null && answer.server === server) return answer;
+      return { replicas: 0, cause: new Error('another server is the master now, or INFO is forbidden') };
+    } catch (cause) {
+      return { replicas: 0, cause };
     }
   }
 

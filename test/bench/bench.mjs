@@ -1,13 +1,15 @@
 // `npm run bench [-- --quick] [-- --only get,create] [-- --json file]`
 //
-// Each operation of the package beside the least possible work that could stand in its place, in the same run.
+// Each operation of the package beside the least possible work that could stand in its place, in the same run; then
+// what is no ratio: how soon a session ended elsewhere is refused, and what copies take in memory.
 // Prints figures and asserts none: it fails only when an operation did not do its work.
 import { writeFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import { Redis } from 'ioredis';
 import { FAMILIES } from './families.mjs';
+import { MEASUREMENTS } from './measurements.mjs';
 import { commandStats, openRedis, statsBetween } from './redis.mjs';
-import { environment, formatCommands, formatRows } from './report.mjs';
+import { environment, formatCommands, formatFigures, formatRows } from './report.mjs';
 import { compare } from './rounds.mjs';
 
 const CONCURRENCIES = [64, 1];
@@ -17,10 +19,11 @@ const COUNTED = 1_000;
 const { values: options } = parseArgs({
   options: { quick: { type: 'boolean' }, only: { type: 'string' }, json: { type: 'string' } },
 });
-const names = options.only?.split(',') ?? Object.keys(FAMILIES);
-const unknown = names.find((name) => !Object.hasOwn(FAMILIES, name));
+const known = [...Object.keys(FAMILIES), ...Object.keys(MEASUREMENTS)];
+const names = options.only?.split(',') ?? known;
+const unknown = names.find((name) => !known.includes(name));
 if (unknown !== undefined) {
-  console.error(`--only: "${unknown}" is not known. Known: ${Object.keys(FAMILIES).join(', ')}.`);
+  console.error(`--only: "${unknown}" is not known. Known: ${known.join(', ')}.`);
   process.exit(2);
 }
 const settings = options.quick
@@ -30,19 +33,27 @@ const settings = options.quick
 const redis = await openRedis();
 const raw = new Redis(redis.url);
 const results = [];
+const figures = [];
 try {
   const machine = await environment(raw, redis);
   console.log(machine.lines.join('\n'));
-  for (const name of names) results.push(...(await runFamily(name)));
+  for (const name of names.filter((one) => Object.hasOwn(FAMILIES, one)))
+    results.push(...(await runFamily(name)));
+  for (const name of names.filter((one) => Object.hasOwn(MEASUREMENTS, one)))
+    figures.push(
+      ...(await MEASUREMENTS[name]({ url: redis.url, raw, quick: options.quick === true, progress })),
+    );
   if (options.json !== undefined) {
     writeFileSync(
       options.json,
-      `${JSON.stringify({ machine: machine.facts, settings, results }, null, 2)}\n`,
+      `${JSON.stringify({ machine: machine.facts, settings, results, figures }, null, 2)}\n`,
     );
   }
 } finally {
   // Also what was measured before something failed.
+  progress('');
   if (results.length > 0) console.log(`\n${formatRows(results)}\n\n${formatCommands(results)}`);
+  if (figures.length > 0) console.log(`\n${formatFigures(figures)}`);
   raw.disconnect();
   await redis.stop();
 }
@@ -52,12 +63,15 @@ async function runFamily(name) {
   const measured = [];
   try {
     const rows = await FAMILIES[name]({ url: redis.url, raw, defer: (close) => closers.push(close) });
-    for (const { title, against, aim, sync = false, local = false, ours, base } of rows) {
+    for (const { title, against, aim, sync = false, local = false, maxCount, ours, base } of rows) {
       // Lookups take nanoseconds: many to a sample. Keys are made and removed: few enough to stay in memory.
-      const maxCount = local ? 20_000_000 : 6_000;
+      const mostPerSample = maxCount ?? (local ? 20_000_000 : 6_000);
       for (const concurrency of sync ? [1] : CONCURRENCIES) {
         progress(`${title}, concurrency ${concurrency}`);
-        const figures = await compare({ ours, base }, concurrency, { ...settings, maxCount });
+        const figures = await compare({ ours, base }, concurrency, {
+          ...settings,
+          maxCount: mostPerSample,
+        });
         const counted = concurrency === CONCURRENCIES[0] && !local;
         const commands = counted && { ours: await countCommands(ours), base: await countCommands(base) };
         const wanted = sync || concurrency === CONCURRENCIES[0] ? aim : undefined;

@@ -1,5 +1,6 @@
 // The families: what is measured, against which least possible work, and how each sample proves that it was done.
-import { commandStats, deleteByPrefix } from './redis.mjs';
+import { cache, forged } from './near-cache.mjs';
+import { commandStats } from './redis.mjs';
 import { closedLoop } from './rounds.mjs';
 import {
   check,
@@ -8,7 +9,7 @@ import {
   IDLE_SECONDS,
   JSON_220,
   makeData,
-  openApp,
+  openFor,
   POOL,
   rawKeys,
   setRawKeys,
@@ -29,6 +30,7 @@ const nobody = () => null;
  * @property {number} [aim] least ratio wanted at concurrency 64; absent: for information
  * @property {boolean} [sync] does not await, so that concurrency means nothing
  * @property {boolean} [local] never asks Redis
+ * @property {number} [maxCount] most operations to a sample, where only one side asks Redis
  * @property {import('./rounds.mjs').Side} ours
  * @property {import('./rounds.mjs').Side} base
  */
@@ -38,91 +40,13 @@ const nobody = () => null;
  *
  * @type {Record<string, (env: { url: string, raw: import('ioredis').Redis, defer: (close: () => unknown) => void }) => Promise<Row[]>>}
  */
-export const FAMILIES = { cache, get, create, save, touch, destroy };
-
-async function open({ url, raw, defer }, options) {
-  const app = await openApp(url, options);
-  defer(async () => {
-    await app.close();
-    await deleteByPrefix(raw, app.prefix);
-  });
-  return app;
-}
+export const FAMILIES = { cache, forged, get, create, save, touch, destroy };
 
 // --- reading --------------------------------------------------------------------------------------------------------
 
-/** What a lookup returned last: keeps the compiler from leaving the work out. */
-export let sink;
-
-async function cache(env) {
-  const { service } = await open(env);
-  const tokens = await createSessions(service, 1_024);
-  for (const token of tokens) {
-    const session = await service.get(token);
-    check(session?.source === 'cache', 'a session that was just created must come from the near cache');
-  }
-  // What a plain cache would hold: the data, shared by everyone who asks.
-  const map = new Map(tokens.map((token) => [token, makeData()]));
-  let found = 0;
-  const verify = (count) => check(found === count, `${found} of ${count} lookups found something`);
-  const awaiting = (lookup) => ({
-    prepare: () => (found = 0),
-    run: (count, concurrency) =>
-      Promise.all(Array.from({ length: concurrency }, (_, worker) => lookup(worker, count, concurrency))),
-    verify,
-  });
-
-  const mapAwaited = awaiting(async (worker, count, step) => {
-    for (let index = worker; index < count; index += step) {
-      // The baseline is an awaited lookup, as `await service.get(token)` is one.
-      // oxlint-disable-next-line typescript/await-thenable
-      sink = await map.get(tokens[index & 1023]);
-      if (sink !== undefined) found++;
-    }
-  });
-  const getAwaited = awaiting(async (worker, count, step) => {
-    for (let index = worker; index < count; index += step) {
-      sink = await service.get(tokens[index & 1023]);
-      if (sink !== null && sink.isNew === false) found++;
-    }
-  });
-  const getAndRead = awaiting(async (worker, count, step) => {
-    for (let index = worker; index < count; index += step) {
-      sink = await service.get(tokens[index & 1023]);
-      if (sink.data.x === 1_000_000) found++;
-    }
-  });
-  const mapSync = {
-    prepare: () => (found = 0),
-    run(count) {
-      for (let index = 0; index < count; index++) {
-        sink = map.get(tokens[index & 1023]);
-        if (sink !== undefined) found++;
-      }
-    },
-    verify,
-  };
-  const getSync = {
-    prepare: () => (found = 0),
-    run(count) {
-      for (let index = 0; index < count; index++) {
-        sink = service.getCached(tokens[index & 1023]);
-        if (sink !== null && sink.isNew === false) found++;
-      }
-    },
-    verify,
-  };
-  const local = true;
-  return [
-    { title: 'get, cached', against: 'await Map.get', aim: 0.16, local, ours: getAwaited, base: mapAwaited },
-    { title: 'get, cached, then .data', against: 'await Map.get', local, ours: getAndRead, base: mapAwaited },
-    { title: 'getCached (guard)', against: 'Map.get', local, sync: true, ours: getSync, base: mapSync },
-  ];
-}
-
 async function get(env) {
   const { raw } = env;
-  const { service, prefix } = await open(env, { cache: false });
+  const { service, prefix } = await openFor(env, { cache: false });
   const tokens = await createSessions(service, POOL);
   const id = (await service.get(tokens[0])).id;
   const partition = Buffer.from(id, 'base64url')[0];
@@ -156,7 +80,7 @@ async function get(env) {
 // --- creating and ending --------------------------------------------------------------------------------------------
 
 async function create(env) {
-  const [app, uncached] = [await open(env), await open(env, { cache: false })];
+  const [app, uncached] = [await openFor(env), await openFor(env, { cache: false })];
   const base = rawSet(env.raw, app.prefix);
   const row = (title, { service, store, registry }, userOf, aim) => {
     let last;
@@ -209,7 +133,7 @@ function rawSet(raw, prefix) {
 
 async function destroy(env) {
   const { raw } = env;
-  const [app, uncached] = [await open(env), await open(env, { cache: false })];
+  const [app, uncached] = [await openFor(env), await openFor(env, { cache: false })];
   let keys = [];
   let ended = 0;
   const base = {
@@ -257,7 +181,7 @@ async function destroy(env) {
 
 async function save(env) {
   const { raw } = env;
-  const [app, uncached] = [await open(env), await open(env, { cache: false })];
+  const [app, uncached] = [await openFor(env), await openFor(env, { cache: false })];
   const keys = await setRawKeys(raw, app.prefix, POOL, '');
   const base = {
     run: (count, concurrency) =>
@@ -303,7 +227,7 @@ async function save(env) {
 
 async function touch(env) {
   const { raw } = env;
-  const app = await open(env, { touchInterval: 0 });
+  const app = await openFor(env, { touchInterval: 0 });
   const keys = await setRawKeys(raw, app.prefix, POOL, JSON_220);
   let done = 0;
   const base = {

@@ -4,19 +4,22 @@ import { randomBytes } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
 import { NestFactory } from '@nestjs/core';
 import {
+  CacheService,
   RedisSubscriber,
   SESSION_STORE,
+  SessionGuard,
   SessionModule,
   SessionRegistry,
   SessionService,
 } from 'nestjs-sessionkit';
+import { deleteByPrefix } from './redis.mjs';
 
 export const IDLE_SECONDS = 1_800;
 /** Sessions or keys that reading and changing families go round; more than any concurrency, so none meets itself. */
 export const POOL = 1_000;
 
-/** Session data whose JSON has exactly 220 bytes, with a counter of constant width for `save`. */
-export function makeData(x = 1_000_000) {
+/** Session data whose JSON has exactly `bytes`, with a counter of constant width for `save`. */
+export function makeData(x = 1_000_000, bytes = 220) {
   const data = {
     x,
     name: 'Ada Lovelace',
@@ -26,16 +29,19 @@ export function makeData(x = 1_000_000) {
     locale: 'en-GB',
     pad: '',
   };
-  data.pad = 'p'.repeat(220 - JSON.stringify(data).length);
+  data.pad = 'p'.repeat(bytes - JSON.stringify(data).length);
   return data;
 }
 
 export const JSON_220 = JSON.stringify(makeData());
 check(Buffer.byteLength(JSON_220) === 220, 'the data must have 220 bytes');
 
-/** A Nest app with the module on `url`, under a key prefix of its own, ready to be measured. */
+/** A key prefix that nobody else uses. */
+export const newPrefix = () => `bench-${randomBytes(6).toString('hex')}:`;
+
+/** A Nest app with the module on `url`, under a key prefix of its own unless one is given, ready to be measured. */
 export async function openApp(url, options = {}) {
-  const prefix = `bench-${randomBytes(6).toString('hex')}:`;
+  const prefix = options.keyPrefix ?? newPrefix();
   class BenchModule {}
   const module = {
     module: BenchModule,
@@ -57,20 +63,39 @@ export async function openApp(url, options = {}) {
     service: app.get(SessionService),
     registry: app.get(SessionRegistry),
     store: app.get(SESSION_STORE),
+    cache: app.get(CacheService),
+    guard: app.get(SessionGuard),
     close: () => app.close(),
   };
 }
 
+/** The same for a family: closed and cleared away when the family has been measured. */
+export async function openFor({ url, raw, defer }, options) {
+  const app = await openApp(url, options);
+  defer(async () => {
+    await app.close();
+    await deleteByPrefix(raw, app.prefix);
+  });
+  return app;
+}
+
 /** Tokens of `count` new sessions. `userOf` gives the user of the n-th; null is nobody. */
-export async function createSessions(service, count, userOf = () => null) {
+export async function createSessions(service, count, userOf = () => null, dataOf = () => makeData()) {
   const tokens = [];
   for (let start = 0; start < count; start += 200) {
     const batch = Array.from({ length: Math.min(200, count - start) }, (_, index) =>
-      service.create(makeData(), { userId: userOf(start + index) }),
+      service.create(dataOf(), { userId: userOf(start + index) }),
     );
     for (const session of await Promise.all(batch)) tokens.push(session.token);
   }
   return tokens;
+}
+
+/** A token of the form the package makes, for which there is no session. */
+export function forgeToken() {
+  const bytes = randomBytes(33);
+  bytes[0] &= 15; // one of the default's 16 partitions
+  return bytes.toString('base64url');
 }
 
 /** Sets `count` raw keys to `value` with an expiry, and resolves to their names. */

@@ -84,6 +84,17 @@ export function formatRows(results) {
   ].join('\n');
 }
 
+/** @param {import('./measurements.mjs').Figure[]} figures */
+export function formatFigures(figures) {
+  const rows = figures.map(({ title, value, aim = '', reached }) => [
+    title,
+    value,
+    aim,
+    reached === undefined ? '' : reached ? 'reached' : 'NOT REACHED',
+  ]);
+  return table([['measured', 'value', 'aim', ''], ...rows], new Set([0, 1, 3]));
+}
+
 export function formatCommands(results) {
   const asked = results.filter((row) => row.commands !== undefined);
   if (asked.length === 0) return 'Nothing asked Redis.';

@@ -12,6 +12,7 @@ import {
 } from '@nestjs/common';
 import { APP_GUARD } from '@nestjs/core';
 import { describe, expect, it } from 'vitest';
+import { defaultCodec } from '../../lib/core/codec.js';
 import {
   ActiveSession,
   OptionalSession,
@@ -19,6 +20,7 @@ import {
   Session,
   SessionGuard,
   SessionModule,
+  StrictSession,
   type SessionModuleOptions,
 } from '../../lib/index.js';
 import { waitFor } from '../support/wait-for.js';
@@ -111,6 +113,77 @@ class BareController {
 }
 
 const CONTROLLERS = [MeController, OptionalController, PublicController, BareController];
+
+@Controller('strict')
+@UseGuards(SessionGuard)
+@StrictSession()
+class StrictController {
+  @Get()
+  whole(@Session() session: ActiveSession<Data>) {
+    return describeSession(session);
+  }
+
+  @Get('relaxed')
+  @StrictSession(false)
+  relaxed(@Session() session: ActiveSession<Data>) {
+    return describeSession(session);
+  }
+
+  @Get('optional')
+  @OptionalSession()
+  optional(@Session() session: ActiveSession<Data> | null) {
+    return describeSession(session);
+  }
+
+  @Get('public')
+  @PublicSession()
+  open(@Session() session: ActiveSession<Data> | null) {
+    return describeSession(session);
+  }
+}
+
+@Controller('strict-methods')
+@UseGuards(SessionGuard)
+class StrictMethodsController {
+  @Get()
+  @StrictSession()
+  whole(@Session() session: ActiveSession<Data>) {
+    return describeSession(session);
+  }
+
+  @Get('plain')
+  plain(@Session() session: ActiveSession<Data>) {
+    return describeSession(session);
+  }
+
+  @Get('optional')
+  @StrictSession()
+  @OptionalSession()
+  optional(@Session() session: ActiveSession<Data> | null) {
+    return describeSession(session);
+  }
+
+  @Get('public')
+  @PublicSession()
+  @StrictSession()
+  open(@Session() session: ActiveSession<Data> | null) {
+    return describeSession(session);
+  }
+}
+
+@Controller('parent')
+@UseGuards(SessionGuard)
+class ParentController {
+  @Get('inherited')
+  inherited(@Session() session: ActiveSession<Data>) {
+    return describeSession(session);
+  }
+}
+
+/** Its guard is the parent's: another `@UseGuards` here would add a second one. */
+@Controller('strict-child')
+@StrictSession()
+class StrictChildController extends ParentController {}
 
 /** A token of the right form that nobody has: partition 0, then zeros. */
 const NOBODYS = 'A'.repeat(44);
@@ -389,6 +462,126 @@ describe.each(PLATFORMS)('SessionGuard over %s', (platform) => {
       for (const carried of [{}, { cookie: token }, { cookie: NOBODYS }])
         expect(await app.send(path, carried)).toMatchObject({ status: 200, body: NONE });
       expect(store.calls).toMatchObject({ get: 0, touch: 0 });
+    });
+  });
+
+  describe('@StrictSession()', () => {
+    const sourceOf = ({ body }: { body: unknown }) =>
+      (body as { session: { source: string } | null }).session?.source ?? null;
+    const startStrict = async () => {
+      const store = new WrappedStore({ exclusive: true });
+      const app = await startApp(platform, {
+        session: { store },
+        controllers: [StrictController, StrictMethodsController, ParentController, StrictChildController],
+      });
+      const { token, id } = await signIn(app);
+      return { store, app, token, id };
+    };
+
+    it.each([
+      ['on a class', '/strict'],
+      ['on a method', '/strict-methods'],
+      ['with @OptionalSession()', '/strict-methods/optional'],
+      ['on a method of a class that is @OptionalSession()', '/strict/optional'],
+      ['on a subclass', '/strict-child/inherited'],
+    ])('%s: every request reads the store once, and counts no hit', async (_where, path) => {
+      const { store, app, token, id } = await startStrict();
+      expect((await app.sessions.get(token))?.source).toBe('cache');
+      const { hits } = app.cache.stats();
+      for (let i = 1; i <= 3; i++) {
+        const reply = await app.send(path, { cookie: token });
+        expect(reply.body).toMatchObject({ session: { id, name: 'Ada', source: 'store' } });
+        expect(store.calls.get).toBe(i);
+      }
+      expect(app.cache.stats().hits).toBe(hits);
+    });
+
+    it.each([
+      ['a method with @StrictSession(false) in a strict class', '/strict/relaxed'],
+      ['a method without it beside a strict one', '/strict-methods/plain'],
+      ['the parent of a strict subclass', '/parent/inherited'],
+    ])('%s: the near cache answers', async (_where, path) => {
+      const { store, app, token } = await startStrict();
+      expect(sourceOf(await app.send(path, { cookie: token }))).toBe('cache');
+      expect(store.calls.get).toBe(0);
+    });
+
+    it('sees what a foreign writer has ended or changed, where the near cache does not', async () => {
+      const { store, app, token, id } = await startStrict();
+      const base = (await store.inner.get(id))!.record;
+      await store.inner.set({ base, data: defaultCodec.encode({ name: 'Grace' }), keepExpiry: true });
+      expect((await app.send('/strict-methods/plain', { cookie: token })).body).toMatchObject({
+        session: { name: 'Ada', source: 'cache' },
+      });
+      expect((await app.send('/strict', { cookie: token })).body).toMatchObject({
+        session: { name: 'Grace' },
+      });
+      // What it read is kept, so that others see it too.
+      expect((await app.send('/strict-methods/plain', { cookie: token })).body).toMatchObject({
+        session: { name: 'Grace', source: 'cache' },
+      });
+      await store.inner.destroy(id);
+      expect((await app.send('/strict-methods/plain', { cookie: token })).status).toBe(200);
+      expect((await app.send('/strict', { cookie: token })).body).toEqual(UNAUTHORIZED);
+      expect((await app.send('/strict-methods/plain', { cookie: token })).status).toBe(401);
+    });
+
+    it('asks anew for a token of nobody, and optional routes give null for it', async () => {
+      const { store, app } = await startStrict();
+      for (let i = 1; i <= 3; i++) {
+        expect((await app.send('/strict', { cookie: NOBODYS })).body).toEqual(UNAUTHORIZED);
+        expect((await app.send('/strict-methods/optional', { cookie: NOBODYS })).body).toEqual({
+          session: null,
+        });
+        expect(store.calls.get).toBe(2 * i);
+      }
+      expect((await app.send('/strict-methods/optional')).body).toEqual({ session: null });
+      expect((await app.send('/strict', { cookie: 'garbage' })).body).toEqual(UNAUTHORIZED);
+      expect(store.calls.get).toBe(6);
+    });
+
+    it.each([
+      ['on its method', '/strict-methods/public'],
+      ['in a strict class', '/strict/public'],
+    ])('@PublicSession() wins, %s: null, and nothing is looked up', async (_where, path) => {
+      const { store, app, token } = await startStrict();
+      expect(await app.send(path, { cookie: token })).toMatchObject({ status: 200, body: { session: null } });
+      expect(store.calls.get).toBe(0);
+    });
+
+    it('answers 503 while the store is down, though there is a copy, and other routes go on', async () => {
+      const { store, app, token } = await startStrict();
+      store.down = true;
+      for (const path of ['/strict', '/strict-methods', '/strict-methods/optional']) {
+        const reply = await app.send(path, { cookie: token });
+        expect([path, reply.status, reply.body]).toEqual([path, 503, UNAVAILABLE]);
+      }
+      expect(sourceOf(await app.send('/strict-methods/plain', { cookie: token }))).toBe('cache');
+    });
+
+    it('one handler of two controllers keeps to what each says, whichever is asked first', async () => {
+      const { app, token } = await startStrict();
+      const sources: unknown[] = [];
+      for (const path of [
+        '/strict-child/inherited',
+        '/parent/inherited',
+        '/parent/inherited',
+        '/strict-child/inherited',
+        '/parent/inherited',
+      ])
+        sources.push(sourceOf(await app.send(path, { cookie: token })));
+      expect(sources).toEqual(['store', 'cache', 'cache', 'store', 'cache']);
+    });
+
+    it('counts as use of the session like any request', async () => {
+      const store = new WrappedStore({ exclusive: true });
+      const app = await startApp(platform, {
+        session: { store, touchInterval: 0 },
+        controllers: [StrictController],
+      });
+      const { token } = await signIn(app);
+      await app.send('/strict', { cookie: token });
+      await waitFor(() => store.calls.touch === 1);
     });
   });
 

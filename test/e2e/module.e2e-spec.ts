@@ -97,7 +97,22 @@ describe.each(PLATFORMS)('SessionModule over %s', (platform) => {
         allowGivenTokens: unset,
         maxDataBytes: unset,
         commandTimeout: unset,
-        cache: { maxEntries: unset, ttlRatio: unset, maxAge: unset, clearCron: unset },
+        dataClass: unset,
+        waitForReplicas: unset,
+        cache: {
+          maxEntries: unset,
+          ttlRatio: unset,
+          maxAge: unset,
+          clearCron: unset,
+          idleCheckInterval: unset,
+          idleCheckPerCount: unset,
+          reportInterval: unset,
+          type: unset,
+          directory: unset,
+          encoder: unset,
+          decoder: unset,
+        },
+        coherence: { leaseMs: unset, heartbeatMs: unset },
         transport: unset,
         cookie: { name: unset },
         events: { message: unset, cacheWrite: unset, cacheClear: unset },
@@ -200,14 +215,17 @@ describe.each(PLATFORMS)('SessionModule over %s', (platform) => {
 
       it.each([
         ['a Cluster', () => new Cluster([{ host: '127.0.0.1', port: 1 }], { lazyConnect: true }), /Cluster/],
-        ['a client of sentinels', () => sentinelClient(), /sentinels/],
-        ['options that name sentinels', () => ({ sentinels: [{ host: 'a' }], name: 'm' }), /sentinels/],
+        ['options of a cluster', () => ({ cluster: [{ host: 'a' }] }), /cluster/],
+        ['a client of a replica', () => replicaClient(), /must be 'master'/],
+        ['options that name no master', () => ({ sentinels: [{ host: 'a' }] }), /know the master/],
+        ['options of a replica', () => ({ ...SENTINELS, role: 'slave' }), /must be 'master'/],
       ])('for %s as redis or subscriber, saying why', async (_what, make, reason) => {
         for (const option of ['redis', 'subscriber'] as const) {
           const value = make();
           const options = { redis: testRedisUrl(), [option]: value } as SessionModuleOptions;
           const error = await failure(createApp(platform, { session: null, imports: [moduleOf(options)] }));
-          expect(error).toMatchObject({ name: 'SessionOptionsError', option });
+          expect(error).toMatchObject({ name: 'SessionOptionsError' });
+          expect((error as SessionOptionsError).option.split('.')[0]).toBe(option);
           expect((error as Error).message).toMatch(reason);
           if (value instanceof Cluster || value instanceof Redis) value.disconnect();
         }
@@ -414,6 +432,36 @@ describe.each(PLATFORMS)('SessionModule over %s', (platform) => {
       expect(app.app.get(RedisSubscriber).state).toBe('off');
     });
 
+    it.each<[string, (redis: string, note: (payload: unknown) => void) => SessionModuleOptions]>([
+      ['events.message', (_redis, message) => ({ events: { message } })],
+      ['subscriber', (redis) => ({ subscriber: redis })],
+    ])('cache: false with %s opens one, message fires, and nothing is kept', async (_option, more) => {
+      const { redis, keyPrefix } = onRedis();
+      const instanceId = newInstanceId();
+      const seen: unknown[] = [];
+      const note = (payload: unknown) => void seen.push(payload);
+      const app = await start({ redis, keyPrefix, instanceId, cache: false, ...more(redis, note) });
+      if (_option === 'subscriber') app.events.on('message', note);
+      const other = await start({ redis, keyPrefix, instanceId: 'other' });
+      await untilLive(app);
+      expect(await connectionsOf(openClient(), instanceId)).toEqual([
+        `sessionkit-sub:${instanceId}`,
+        `sessionkit:${instanceId}`,
+      ]);
+      const { id, token } = await other.sessions.create({ name: 'Ada' });
+      await other.sessions.update(token, { views: 1 });
+      await app.sessions.update(token, { views: 2 }); // its own changes are no news
+      await other.sessions.destroy(token);
+      await waitFor(() => seen.length >= 2);
+      expect(seen).toEqual([
+        { operation: 'update', id, origin: 'other' },
+        { operation: 'destroy', id, origin: 'other' },
+      ]);
+      expect(app.cache.stats()).toMatchObject({ entries: 0, writes: 0, refusedFills: 0 });
+      await app.close();
+      await waitFor(async () => (await connectionsOf(openClient(), instanceId)).length === 0);
+    });
+
     it('imported twice in one app warns once, with the fix; imported once does not', async () => {
       const twice = await start({}, [SessionModule.forRoot({ idleTimeout: '1h' })]);
       expect(twice.logs.matching(/^warn.*imported 2 times.*Call forRoot\(\)/)).toHaveLength(1);
@@ -582,6 +630,8 @@ function lazyClient(): Redis {
   return client;
 }
 
-function sentinelClient(): Redis {
-  return new Redis({ sentinels: [{ host: '127.0.0.1', port: 1 }], name: 'mymaster', lazyConnect: true });
+const SENTINELS = { sentinels: [{ host: '127.0.0.1', port: 1 }], name: 'mymaster' };
+
+function replicaClient(): Redis {
+  return new Redis({ ...SENTINELS, role: 'slave', lazyConnect: true });
 }

@@ -1,11 +1,13 @@
 import 'reflect-metadata';
+import { setTimeout as delay } from 'node:timers/promises';
 import { Injectable, Module, type DynamicModule } from '@nestjs/common';
 import { Cron, ScheduleModule, SchedulerRegistry } from '@nestjs/schedule';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 import {
   CACHE_CLEAR_JOB,
   SessionModule,
   SessionOptionsError,
+  type CacheStats,
   type SessionModuleOptions,
 } from '../../lib/index.js';
 import { waitFor } from '../support/wait-for.js';
@@ -183,6 +185,71 @@ describe.each(PLATFORMS)('cache.clearCron over %s', (platform) => {
     });
     app.app.get(SchedulerRegistry).deleteCronJob(CACHE_CLEAR_JOB);
     await app.close();
+  });
+});
+
+describe.each(PLATFORMS)('cache.idleCheckInterval and cache.reportInterval over %s', (platform) => {
+  it('the idle check drops copies that nobody asks for, idleCheckPerCount at a time, and leaves good ones', async () => {
+    const app = await startApp(platform, {
+      session: { cache: { idleCheckInterval: '20ms', idleCheckPerCount: 2, maxAge: '1h' } },
+    });
+    const checks = vi.spyOn(app.cache, 'dropExpired');
+    const good = await app.sessions.create({ name: 'Ada' });
+    const short = { idleTimeout: 0, absoluteTimeout: '60ms' };
+    for (let i = 0; i < 5; i++) await app.sessions.create({ name: 'Bob' }, short);
+    expect(app.cache.size).toBe(6);
+    await waitFor(() => app.cache.size === 1);
+    expect((await app.sessions.get(good.token))?.source).toBe('cache');
+    expect(app.cache.stats().evictions).toBe(0);
+    expect(new Set(checks.mock.calls.map(([count]) => count))).toEqual(new Set([2]));
+    const dropped = checks.mock.results.map(({ value }) => value as number);
+    expect(Math.max(...dropped)).toBeLessThanOrEqual(2);
+    expect(dropped.reduce((sum, count) => sum + count)).toBe(5);
+  });
+
+  it('without idleCheckInterval copies that nobody asks for stay until they are asked for', async () => {
+    const app = await startApp(platform, { session: { store: new WrappedStore({ exclusive: true }) } });
+    const check = vi.spyOn(app.cache, 'dropExpired');
+    const { token } = await app.sessions.create({ name: 'Ada' }, { idleTimeout: 0, absoluteTimeout: '20ms' });
+    await delay(60); // nothing is to happen
+    expect(app.cache.size).toBe(1);
+    expect(check).not.toHaveBeenCalled();
+    expect(await app.sessions.get(token)).toBeNull();
+  });
+
+  it('each report is an event with the statistics and a line in the log without tokens', async () => {
+    const app = await startApp(platform, { session: { cache: { reportInterval: '25ms' } } });
+    const reports: CacheStats[] = [];
+    app.events.on('cacheReport', (stats) => reports.push(stats));
+    const { token } = await app.sessions.create({ name: 'Ada' });
+    await app.sessions.get(token);
+    await waitFor(() => reports.some(({ entries, hits }) => entries === 1 && hits === 1));
+    expect(reports.at(-1)).toEqual(app.cache.stats());
+    const lines = app.logs.matching(/^log Near cache: 1 sessions, \d+ bytes, 1 hits, \d+ misses$/);
+    expect(lines.length).toBeGreaterThan(0);
+    expect(lines.join()).not.toContain(token);
+  });
+
+  it('without reportInterval there is neither', async () => {
+    const app = await startApp(platform, {});
+    const reports: CacheStats[] = [];
+    app.events.on('cacheReport', (stats) => reports.push(stats));
+    await delay(60); // nothing is to happen
+    expect(reports).toEqual([]);
+    expect(app.logs.matching(/Near cache:/)).toEqual([]);
+  });
+
+  it('close() stops both timers', async () => {
+    const app = await startApp(platform, {
+      session: { cache: { idleCheckInterval: '10ms', reportInterval: '10ms' } },
+    });
+    const check = vi.spyOn(app.cache, 'dropExpired');
+    const report = vi.spyOn(app.cache, 'report');
+    await waitFor(() => check.mock.calls.length > 2 && report.mock.calls.length > 2);
+    await app.close();
+    const counts = [check.mock.calls.length, report.mock.calls.length];
+    await delay(60); // nothing is to happen
+    expect([check.mock.calls.length, report.mock.calls.length]).toEqual(counts);
   });
 });
 

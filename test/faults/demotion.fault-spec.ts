@@ -12,7 +12,7 @@ import { uniquePrefix } from '../support/redis-url.js';
 import { waitFor } from '../support/wait-for.js';
 
 const COHERENCE = { leaseMs: 500, heartbeatMs: 125 };
-const BOUND_MS = COHERENCE.leaseMs + COHERENCE.heartbeatMs;
+const BOUND_MS = COHERENCE.leaseMs;
 const SESSIONS = 20;
 
 /** Its duplicates, which the module makes of it, take every server for a master that answers. */
@@ -66,7 +66,11 @@ describe('REPLICAOF on the server that an app is attached to', () => {
   }
 
   /** Demotes the reader's server while another one takes over, writes there, and looks at what the reader answers. */
-  async function demote(redisOf: (port: number) => NonNullable<SessionModuleOptions['redis']>): Promise<{
+  async function demote(
+    redisOf: (port: number) => NonNullable<SessionModuleOptions['redis']>,
+    options: SessionModuleOptions = {},
+    andThen: (old: Redis) => Promise<unknown> = async () => undefined,
+  ): Promise<{
     outcome: Outcome;
     reader: SessionNode;
     tokens: string[];
@@ -81,6 +85,7 @@ describe('REPLICAOF on the server that an app is attached to', () => {
       keyPrefix,
       coherence: COHERENCE,
       commandTimeout: '300ms',
+      ...options,
     });
     const tokens = await Promise.all(
       Array.from({ length: SESSIONS }, async () => (await reader.sessions.create({ n: 0 })).token),
@@ -88,12 +93,14 @@ describe('REPLICAOF on the server that an app is attached to', () => {
     await waitFor(async () => /^master_link_status:up/m.test(await next.redis.info('replication')));
     await old.redis.set('later', 'than the sessions'); // WAIT covers what its connection knows of
     await waitFor(async () => (await old.redis.wait(1, 500)) === 1);
-    for (const token of tokens) expect((await reader.sessions.get(token))?.source).toBe('cache');
+    const source = options.cache === false ? 'store' : 'cache';
+    for (const token of tokens) expect((await reader.sessions.get(token))?.source).toBe(source);
 
     await next.redis.replicaof('NO', 'ONE');
     // To where nobody is: otherwise the new master's messages would come back through replication.
     await old.redis.replicaof('127.0.0.1', await freePort());
     const demotedAt = performance.now();
+    await andThen(old.redis);
     const writer = await open({ redis: next.server.url, keyPrefix, cache: false });
     const outcome = { late: 0, answers: 0, unavailable: 0, lastOldMs: 0, lastCachedMs: 0 };
     const acks = new Map<string, number>();
@@ -127,7 +134,7 @@ describe('REPLICAOF on the server that an app is attached to', () => {
   }
 
   describe.each([{ protocol: 3 as const }, { protocol: 2 as const }])('RESP$protocol', ({ protocol }) => {
-    it('copies are served no longer than leaseMs + heartbeatMs, and again when it is a master again', async () => {
+    it('copies are served no longer than leaseMs, and again when it is a master again', async () => {
       const { outcome, reader, tokens, demoted } = await demote((port) => ({
         port,
         host: '127.0.0.1',
@@ -155,6 +162,24 @@ describe('REPLICAOF on the server that an app is attached to', () => {
         `demotion, RESP${protocol}: copies answer ${back.toFixed(0)} ms after REPLICAOF NO ONE\n`,
       );
       expect(back).toBeLessThanOrEqual(3_000);
+    });
+
+    it('the former master is read no longer although the subscriber broke in the same moment', async () => {
+      const { outcome } = await demote(
+        (port) => ({ port, host: '127.0.0.1', protocol }),
+        {},
+        (old) => old.call('CLIENT', 'KILL', 'TYPE', 'pubsub'),
+      );
+      expect(outcome.late).toBe(0);
+      expect(outcome.lastOldMs).toBeLessThanOrEqual(BOUND_MS);
+      expect(outcome.unavailable).toBeGreaterThan(0);
+    });
+
+    it('without a near cache the former master is read no longer than leaseMs either', async () => {
+      const { outcome } = await demote((port) => ({ port, host: '127.0.0.1', protocol }), { cache: false });
+      expect(outcome.late).toBe(0);
+      expect(outcome.lastOldMs).toBeLessThanOrEqual(BOUND_MS);
+      expect(outcome.unavailable).toBeGreaterThan(0);
     });
 
     it('a node that does not ask for the role goes over the bound', async () => {

@@ -49,7 +49,14 @@ async function openRedisStore({
   const events = new SessionEvents();
   const store = new RedisSessionStore(
     () => openOwnClient(source, 'store-spec', COMMAND_TIMEOUT_MS),
-    { keyPrefix: prefix, partitions, instanceId: 'store-spec', commandTimeoutMs: COMMAND_TIMEOUT_MS, waitForReplicas: 0 },
+    {
+      keyPrefix: prefix,
+      partitions,
+      instanceId: 'store-spec',
+      commandTimeoutMs: COMMAND_TIMEOUT_MS,
+      waitForReplicas: 0,
+      coherence: { leaseMs: 2_000, heartbeatMs: 500 },
+    },
     events,
   );
   cleanups.push(() => store.close());

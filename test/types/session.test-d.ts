@@ -7,13 +7,17 @@ import {
   SessionModule,
   SessionRegistry,
   SessionService,
+  StrictSession,
   type SessionData,
   type SessionEndReason,
   type SessionInfo,
   type SessionMetadata,
   type SessionModuleOptions,
   type SessionOptionsFactory,
+  type SessionRecord,
   type SessionSource,
+  type CacheStats,
+  type SubscriberState,
 } from 'nestjs-sessionkit';
 
 interface Cart {
@@ -53,6 +57,11 @@ describe('SessionService<T>', () => {
   it('get() takes anything and may give null', () => {
     expectTypeOf<Parameters<typeof sessions.get>[0]>().toBeUnknown();
     expectTypeOf(sessions.get('x')).resolves.toEqualTypeOf<ActiveSession<Cart> | null>();
+    expectTypeOf(sessions.get('x', { fresh: true })).resolves.toEqualTypeOf<ActiveSession<Cart> | null>();
+    // @ts-expect-error true or false
+    void sessions.get('x', { fresh: 1 });
+    // @ts-expect-error an unknown option
+    void sessions.get('x', { strict: true });
     expectTypeOf(sessions.touch('x')).resolves.toEqualTypeOf<ActiveSession<Cart> | null>();
     expectTypeOf(sessions.destroy('x')).resolves.toBeBoolean();
   });
@@ -172,8 +181,31 @@ describe('SessionRegistry and SessionEvents', () => {
       expectTypeOf(reason).toEqualTypeOf<SessionEndReason>();
       expectTypeOf<'destroyed' | 'killed'>().toExtend<SessionEndReason>();
     });
+    events.on('lease', ({ state, epoch, reason }) => {
+      expectTypeOf(state).toEqualTypeOf<SubscriberState>();
+      expectTypeOf(epoch).toBeNumber();
+      expectTypeOf(reason).toEqualTypeOf<string | null>();
+    });
+    events.on('cacheReport', (stats) => expectTypeOf(stats).toEqualTypeOf<CacheStats>());
+    events.on('cacheError', ({ operation, id }) => {
+      expectTypeOf(operation).toEqualTypeOf<'write' | 'read' | 'remove'>();
+      expectTypeOf(id).toEqualTypeOf<string | null>();
+    });
     // @ts-expect-error no such event
     events.on('destroy', () => undefined);
+  });
+});
+
+describe('@StrictSession()', () => {
+  it('stands on classes and methods, with or without a boolean', () => {
+    @StrictSession()
+    class Controller {
+      @StrictSession(false)
+      relaxed(): void {}
+    }
+    expectTypeOf(Controller).toBeConstructibleWith();
+    // @ts-expect-error not a word
+    StrictSession('yes');
   });
 });
 
@@ -201,10 +233,66 @@ describe('SessionModule', () => {
     SessionModule.forRoot({ transport: 'query' });
     // @ts-expect-error true is no cache
     SessionModule.forRoot({ cache: true });
+    SessionModule.forRoot({ cache: { type: 'file', directory: '/tmp', idleCheckInterval: '30s' } });
+    SessionModule.forRoot({
+      cache: { encoder: JSON.stringify, decoder: JSON.parse, reportInterval: 60_000 },
+      coherence: { leaseMs: 1_000, heartbeatMs: 100 },
+      waitForReplicas: 1,
+    });
+    SessionModule.forRoot({
+      cache: {
+        encoder: async (record) => {
+          expectTypeOf(record).toEqualTypeOf<SessionRecord>();
+          return new Uint8Array();
+        },
+        decoder: async (encoded) => {
+          expectTypeOf(encoded).toEqualTypeOf<string | Buffer>();
+          return {};
+        },
+      },
+    });
+    // @ts-expect-error an encoder makes text or bytes
+    SessionModule.forRoot({ cache: { encoder: () => 5 } });
+    // @ts-expect-error no such place for copies
+    SessionModule.forRoot({ cache: { type: 'redis' } });
+    // @ts-expect-error leaseMs is a number of milliseconds, not a duration
+    SessionModule.forRoot({ coherence: { leaseMs: '2s' } });
     // @ts-expect-error an option of a later issue
     SessionModule.forRoot({ maxSessionsPerUser: 3 });
     // @ts-expect-error a duration is a number or a string
     SessionModule.forRoot({ idleTimeout: true });
+  });
+
+  it('dataClass takes classes, with fields, without, and with private ones, and nothing else', () => {
+    class WithFields {
+      constructor(readonly fields: Record<string, unknown>) {}
+    }
+    class WithPart {
+      constructor(readonly cart: Partial<Cart>) {}
+    }
+    class WithNothing {
+      count = 0;
+      #seen = 0;
+      see(): number {
+        return ++this.#seen;
+      }
+    }
+    for (const dataClass of [WithFields, WithPart, WithNothing]) SessionModule.forRoot({ dataClass });
+    // @ts-expect-error an instance is no class
+    SessionModule.forRoot({ dataClass: new WithNothing() });
+    // @ts-expect-error a function cannot be constructed
+    SessionModule.forRoot({ dataClass: () => ({}) });
+    class WithNumber {
+      constructor(readonly count: number) {}
+    }
+    // @ts-expect-error the constructor gets the fields, nothing else
+    SessionModule.forRoot({ dataClass: WithNumber });
+    // Its getters and methods are there where the service is told the class.
+    const wrapped = {} as SessionService<WithNothing>;
+    expectTypeOf<NonNullable<Awaited<ReturnType<typeof wrapped.get>>>['data']>().toEqualTypeOf<WithNothing>();
+    void wrapped.update('x', (data) => {
+      expectTypeOf(data.see()).toBeNumber();
+    });
   });
 
   it('forRootAsync() takes a factory, a class or an existing provider', () => {

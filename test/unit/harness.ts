@@ -1,5 +1,6 @@
 // The core as SessionModule wires it, over the memory store, with a clock that tests move.
 import { CacheService } from '../../lib/cache/cache.service.js';
+import type { FileCache } from '../../lib/cache/file-cache.js';
 import { defaultCodec } from '../../lib/core/codec.js';
 import type { InvalidationSource } from '../../lib/core/session-cache.interface.js';
 import { SessionEngine } from '../../lib/core/session-engine.js';
@@ -44,10 +45,26 @@ export class ManualSource implements InvalidationSource {
   }
 }
 
+/** A promise that the test settles. */
+export interface Deferred<V> {
+  readonly promise: Promise<V>;
+  resolve(value: V): void;
+  reject(error: Error): void;
+}
+
+export function deferred<V>(): Deferred<V> {
+  let settle!: Pick<Deferred<V>, 'resolve' | 'reject'>;
+  const promise = new Promise<V>((resolve, reject) => (settle = { resolve, reject }));
+  return { promise, ...settle };
+}
+
+/** What has been begun goes as far as it can without the test. */
+export const settled = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
+
 /** One process's part; several over one store are several processes. */
 export function openCore<T extends object = Data>(
   options: SessionModuleOptions = {},
-  shared: { clock?: ManualClock; store?: MemorySessionStore } = {},
+  shared: { clock?: ManualClock; store?: MemorySessionStore; files?: FileCache } = {},
 ) {
   const clock = shared.clock ?? new ManualClock();
   const store = shared.store ?? new MemorySessionStore({ clock });
@@ -56,7 +73,7 @@ export function openCore<T extends object = Data>(
   const events = new SessionEvents((error) => {
     throw error;
   });
-  const cache = new CacheService(resolved.cache, source, events, clock);
+  const cache = new CacheService(resolved.cache, source, events, clock, shared.files ?? null);
   const engine = new SessionEngine(store, cache, events, resolved, defaultCodec, clock);
   const heard: { event: keyof SessionEventMap; payload: unknown }[] = [];
   for (const event of [

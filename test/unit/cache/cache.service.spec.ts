@@ -1,11 +1,13 @@
+import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { CacheService } from '../../../lib/cache/cache.service.js';
 import type { SessionRecord } from '../../../lib/core/session-record.interface.js';
-import { SessionEvents } from '../../../lib/events/session-events.js';
+import type { LoadedSession } from '../../../lib/core/session-store.js';
+import { SessionEvents, type CacheStats } from '../../../lib/events/session-events.js';
 import { resolveSessionOptions } from '../../../lib/options/resolve-session-options.js';
 import type { SessionCacheOptions } from '../../../lib/options/session-options.interface.js';
 import { ManualClock } from '../../support/manual-clock.js';
-import { ManualSource } from '../harness.js';
+import { deferred, ManualSource, settled, type Deferred } from '../harness.js';
 
 function openCache(options: SessionCacheOptions | false = {}) {
   const clock = new ManualClock();
@@ -126,15 +128,29 @@ describe('CacheService: how long a copy is served', () => {
   });
 
   it('refresh() after a touch prolongs the copy of that version from before the touch was sent', () => {
-    const { cache, clock, fill } = openCache({ maxAge: 10_000 });
-    fill('a');
+    const { cache, clock, fill } = openCache({ maxAge: 60_000 });
+    fill('a', { idleTimeout: 10_000 });
     clock.advance(8_000);
     const sentAt = clock.monotonic();
     const lastAccess = clock.wall();
     clock.advance(1_000);
     cache.refresh('a', sentAt, { version: 10, lastAccess, now: lastAccess });
     expect(cache.get('a')).toMatchObject({ lastAccess });
-    clock.advance(8_999);
+    clock.advance(8_998);
+    expect(cache.get('a')).toBeDefined();
+    clock.advance(1);
+    expect(cache.get('a')).toBeUndefined();
+  });
+
+  it('refresh() never prolongs a copy beyond maxAge from its read: what others changed unheard is seen by then', () => {
+    const { cache, clock, fill } = openCache({ maxAge: 10_000 });
+    fill('a');
+    for (let second = 0; second < 9; second++) {
+      clock.advance(1_000);
+      const now = clock.wall();
+      cache.refresh('a', clock.monotonic(), { version: 10, lastAccess: now, now });
+    }
+    clock.advance(999);
     expect(cache.get('a')).toBeDefined();
     clock.advance(1);
     expect(cache.get('a')).toBeUndefined();
@@ -248,6 +264,473 @@ describe('CacheService: guarded fills', () => {
     expect(cache.get('a')).toBeUndefined();
     expect(cache.set(ticket, 'a', { record: record('a', { version: 11 }), now: clock.wall() })).toBe(true);
     expect(cache.get('a')?.version).toBe(11);
+  });
+});
+
+/** Where `load()` reads: each answer comes when the test lets it. */
+function openReads(world: ReturnType<typeof openCache>) {
+  const pending: Deferred<LoadedSession | null>[] = [];
+  return {
+    get started() {
+      return pending.length;
+    },
+    load: (name = 'a', fresh = false) =>
+      world.cache.load(
+        name,
+        `id-${name}`,
+        () => {
+          const read = deferred<LoadedSession | null>();
+          pending.push(read);
+          return read.promise;
+        },
+        fresh,
+      ),
+    /** Lets the oldest read that is under way bring this. */
+    answer: (record: SessionRecord | null) =>
+      pending.shift()!.resolve(record && { record, now: world.clock.wall() }),
+    fail: (error: Error) => pending.shift()!.reject(error),
+  };
+}
+
+describe('CacheService: shared misses', () => {
+  it('load() of one token by many at once is one read, and each gets its record', async () => {
+    const world = openCache();
+    const reads = openReads(world);
+    const loads = [reads.load(), reads.load(), reads.load()];
+    await settled();
+    expect(reads.started).toBe(1);
+    reads.answer(world.record('a'));
+    const found = await Promise.all(loads);
+    expect(found.map((one) => one?.record.id)).toEqual(['id-a', 'id-a', 'id-a']);
+    expect(found.map((one) => one?.source)).toEqual(['store', 'store', 'store']);
+    // Decoded data is only the reader's own: the others must not get objects that somebody else holds.
+    expect(found.map((one) => one?.own !== null)).toEqual([true, false, false]);
+    expect(world.cache.stats()).toMatchObject({ sharedMisses: 2, writes: 1, entries: 1, refusedFills: 0 });
+  });
+
+  it('load() of different tokens shares nothing', async () => {
+    const world = openCache();
+    const reads = openReads(world);
+    const loads = [reads.load('a'), reads.load('b')];
+    await settled();
+    expect(reads.started).toBe(2);
+    reads.answer(world.record('a'));
+    reads.answer(world.record('b'));
+    expect((await Promise.all(loads)).map((one) => one?.record.id)).toEqual(['id-a', 'id-b']);
+    expect(world.cache.stats().sharedMisses).toBe(0);
+  });
+
+  it('load() after the read has ended begins a new one', async () => {
+    const world = openCache();
+    const reads = openReads(world);
+    const first = reads.load();
+    await settled();
+    reads.answer(world.record('a'));
+    await first;
+    world.cache.clear();
+    const second = reads.load();
+    await settled();
+    expect(reads.started).toBe(1);
+    reads.answer(world.record('a', { version: 11 }));
+    expect((await second)?.record.version).toBe(11);
+  });
+
+  it('absence is shared, and a rejection reaches all; the next one asks again', async () => {
+    const world = openCache();
+    const reads = openReads(world);
+    const failing = [reads.load(), reads.load(), reads.load()].map((load) =>
+      load.catch((error: unknown) => error),
+    );
+    await settled();
+    const broken = new Error('no store');
+    reads.fail(broken);
+    expect(await Promise.all(failing)).toEqual([broken, broken, broken]);
+    const absent = [reads.load(), reads.load()];
+    await settled();
+    expect(reads.started).toBe(1);
+    reads.answer(null);
+    expect(await Promise.all(absent)).toEqual([null, null]);
+  });
+
+  /** Each makes what is being read too old for whoever comes after it. */
+  const tooOld: Record<string, (world: ReturnType<typeof openCache>) => void> = {
+    'a write of this process': ({ cache }) => cache.release(cache.reserveForWrite('id-a')),
+    'an invalidation, even of an older version': ({ source }) => source.announce('id-a', 1),
+    'the end of the session': ({ source }) => source.announce('id-a', Infinity),
+    'delete()': ({ cache }) => cache.delete('id-a'),
+    'clear()': ({ cache }) => cache.clear(),
+    'a new epoch': ({ source }) => source.epoch++,
+    'the loss of the lease': ({ source }) => (source.live = false),
+  };
+  it.each(Object.entries(tooOld))('load() does not join a read begun before %s', async (_, happen) => {
+    const world = openCache();
+    const reads = openReads(world);
+    const old = reads.load();
+    await settled();
+    happen(world);
+    const later = reads.load();
+    await settled();
+    expect(reads.started).toBe(2);
+    reads.answer(world.record('a', { version: 10 }));
+    reads.answer(world.record('a', { version: 12 }));
+    expect((await old)?.record.version).toBe(10);
+    expect((await later)?.record.version).toBe(12);
+    expect(world.cache.stats().sharedMisses).toBe(0);
+  });
+
+  it('load() joins a read over an invalidation of another session', async () => {
+    const world = openCache();
+    const reads = openReads(world);
+    const first = reads.load();
+    await settled();
+    world.source.announce('id-b', Infinity);
+    const second = reads.load();
+    await settled();
+    expect(reads.started).toBe(1);
+    reads.answer(world.record('a'));
+    expect(await Promise.all([first, second])).toHaveLength(2);
+  });
+
+  it('load() joins the newer read where an older one is still under way', async () => {
+    const world = openCache();
+    const reads = openReads(world);
+    const old = reads.load();
+    await settled();
+    world.source.announce('id-a', 11);
+    const newer = reads.load();
+    await settled();
+    reads.answer(world.record('a', { version: 10 })); // the older one ends first, and must not take the newer away
+    await old;
+    const joined = reads.load();
+    await settled();
+    expect(reads.started).toBe(1);
+    reads.answer(world.record('a', { version: 11 }));
+    expect((await newer)?.record.version).toBe(11);
+    expect((await joined)?.record.version).toBe(11);
+    expect(world.cache.stats().sharedMisses).toBe(1);
+  });
+
+  it('load() with fresh joins nobody, and others may join it', async () => {
+    const world = openCache();
+    const reads = openReads(world);
+    const plain = reads.load();
+    await settled();
+    const fresh = reads.load('a', true);
+    await settled();
+    expect(reads.started).toBe(2);
+    const joined = reads.load();
+    await settled();
+    expect(reads.started).toBe(2);
+    reads.answer(world.record('a', { version: 10 }));
+    reads.answer(world.record('a', { version: 11 }));
+    expect((await plain)?.record.version).toBe(10);
+    expect((await fresh)?.record.version).toBe(11);
+    expect((await joined)?.record.version).toBe(11);
+  });
+
+  it('nothing is shared while the source is not live, nor with cache: false', async () => {
+    for (const world of [openCache(), openCache(false)]) {
+      world.source.live = false;
+      const reads = openReads(world);
+      const loads = [reads.load(), reads.load()];
+      await settled();
+      expect(reads.started).toBe(2);
+      reads.answer(null);
+      reads.answer(null);
+      await Promise.all(loads);
+    }
+  });
+});
+
+describe('CacheService: unknown tokens', () => {
+  const absent = async (world: ReturnType<typeof openCache>, name = 'a') => {
+    let asked = 0;
+    const found = await world.cache.load(
+      name,
+      `id-${name}`,
+      async () => {
+        asked++;
+        return null;
+      },
+      false,
+    );
+    expect(found).toBeNull();
+    return asked;
+  };
+
+  it('load() asks for one once in 5 s, counted from before the store was asked', async () => {
+    const world = openCache();
+    const reads = openReads(world);
+    const first = reads.load();
+    await settled();
+    world.clock.advance(2_000); // a slow answer
+    reads.answer(null);
+    await first;
+    world.clock.advance(2_999);
+    expect(await absent(world)).toBe(0);
+    expect(world.cache.stats()).toMatchObject({ unknownHits: 1, entries: 0, writes: 0, refusedFills: 0 });
+    world.clock.advance(1);
+    expect(await absent(world)).toBe(1);
+    expect(await absent(world)).toBe(0);
+  });
+
+  it('a hit does not prolong it', async () => {
+    const world = openCache();
+    await absent(world);
+    for (let i = 0; i < 4; i++) {
+      world.clock.advance(1_000);
+      expect(await absent(world)).toBe(0);
+    }
+    world.clock.advance(1_000);
+    expect(await absent(world)).toBe(1);
+  });
+
+  it('at most 4,096 are remembered; the one that was not asked for the longest is forgotten first', async () => {
+    const world = openCache();
+    for (let i = 0; i < 4_096; i++) await absent(world, `t${i}`);
+    expect(await absent(world, 't0')).toBe(0);
+    await absent(world, 'one more');
+    expect(await absent(world, 't0')).toBe(0);
+    expect(await absent(world, 't2')).toBe(0);
+    expect(await absent(world, 't1')).toBe(1);
+  });
+
+  it('load() with fresh asks all the same', async () => {
+    const world = openCache();
+    await absent(world);
+    const reads = openReads(world);
+    const fresh = reads.load('a', true);
+    await settled();
+    expect(reads.started).toBe(1);
+    reads.answer(world.record('a'));
+    expect(await fresh).not.toBeNull();
+  });
+
+  const forgotten: Record<string, (world: ReturnType<typeof openCache>) => void> = {
+    'an invalidation of it': ({ source }) => source.announce('id-a', 1),
+    'the end of it': ({ source }) => source.announce('id-a', Infinity),
+    'delete()': ({ cache }) => cache.delete('id-a'),
+    'clear()': ({ cache }) => cache.clear(),
+    'a new epoch': ({ source }) => source.epoch++,
+    'the loss of the lease': ({ source }) => (source.live = false),
+    'a create by this process': ({ cache }) => cache.release(cache.reserveForWrite('id-a')),
+  };
+  it.each(Object.entries(forgotten))('%s makes load() ask again', async (_, happen) => {
+    const world = openCache();
+    await absent(world);
+    await absent(world, 'b');
+    happen(world);
+    expect(await absent(world)).toBe(1);
+  });
+
+  it('what is told of another session does not', async () => {
+    const world = openCache();
+    await absent(world);
+    world.source.announce('id-b', Infinity);
+    expect(await absent(world)).toBe(0);
+  });
+
+  /** Between the read and its answer: the absence may be over. */
+  it.each(Object.entries(forgotten))('an absence read before %s is not remembered', async (_, happen) => {
+    const world = openCache();
+    const reads = openReads(world);
+    const loading = reads.load();
+    await settled();
+    happen(world);
+    reads.answer(null);
+    expect(await loading).toBeNull();
+    world.source.live = true;
+    expect(await absent(world)).toBe(1);
+  });
+
+  it('nothing is remembered while the source is not live, nor by a lease that came during the read', async () => {
+    const world = openCache();
+    world.source.live = false;
+    expect(await absent(world)).toBe(1);
+    const reads = openReads(world);
+    const loading = reads.load();
+    await settled();
+    world.source.live = true;
+    reads.answer(null);
+    await loading;
+    expect(await absent(world)).toBe(1);
+    expect(await absent(world)).toBe(0);
+  });
+
+  it('nothing is remembered with cache: false', async () => {
+    const world = openCache(false);
+    expect(await absent(world)).toBe(1);
+    expect(await absent(world)).toBe(1);
+    expect(world.cache.stats().unknownHits).toBe(0);
+  });
+
+  it('a fresh read that finds nothing drops the copy', async () => {
+    const world = openCache();
+    world.fill('a');
+    expect(await world.cache.load('a', 'id-a', async () => null, true)).toBeNull();
+    expect(world.cache.get('a')).toBeUndefined();
+    expect(world.cache.stats()).toMatchObject({ entries: 0, bytes: 0 });
+  });
+});
+
+describe('CacheService: the idle check', () => {
+  const openShort = (count: number, options: SessionCacheOptions = {}) => {
+    const world = openCache({ maxAge: 10_000, ...options });
+    for (let i = 0; i < count; i++) world.fill(`s${i}`);
+    world.clock.advance(10_000);
+    return world;
+  };
+
+  it('dropExpired(30) four times drops 100 copies that are past their time', () => {
+    const { cache } = openShort(100);
+    expect(Array.from({ length: 4 }, () => cache.dropExpired(30))).toEqual([30, 30, 30, 10]);
+    expect(cache.stats()).toMatchObject({ entries: 0, bytes: 0, evictions: 0 });
+    expect(cache.dropExpired(30)).toBe(0);
+  });
+
+  it('dropExpired() goes on where it ended: good copies at the front do not keep it from those behind', () => {
+    const { cache, fill, clock } = openCache({ maxAge: 10_000 });
+    for (let i = 0; i < 70; i++) fill(`good${i}`, { idleTimeout: 0 });
+    for (let i = 0; i < 30; i++) fill(`short${i}`, { idleTimeout: 5_000 });
+    clock.advance(6_000);
+    expect(Array.from({ length: 4 }, () => cache.dropExpired(30))).toEqual([0, 0, 20, 10]);
+    expect(cache.size).toBe(70);
+    // And round again: it does not stay at the end.
+    clock.advance(4_000);
+    expect(Array.from({ length: 3 }, () => cache.dropExpired(30))).toEqual([30, 30, 10]);
+  });
+
+  it('dropExpired() drops copies of an earlier epoch, and none that may be served', () => {
+    const { cache, source, fill } = openCache();
+    fill('old');
+    source.epoch++;
+    fill('new');
+    source.live = false; // a pause of the lease makes no copy void
+    expect(cache.dropExpired(30)).toBe(1);
+    source.live = true;
+    expect(cache.get('new')).toBeDefined();
+  });
+
+  it('dropExpired() is not put off by what is set, replaced, dropped and evicted between its steps', () => {
+    const { cache, source, fill, clock } = openShort(50, { maxEntries: 45 });
+    const alive: string[] = [];
+    for (let step = 0; step < 20; step++) {
+      cache.dropExpired(1);
+      fill(`x${step}`, { idleTimeout: 2 });
+      alive.push(`n${step}`);
+      fill(`n${step}`, { idleTimeout: 0 });
+      if (step % 5 === 0) source.announce(`id-s${step}`, Infinity);
+      if (step % 7 === 0) fill(`s${49 - step / 7}`, { version: 11 });
+      clock.advance(1);
+    }
+    expect(cache.stats().evictions).toBeGreaterThan(5);
+    for (let round = 0; round < 30; round++) cache.dropExpired(3);
+    expect(alive.filter((name) => cache.get(name) === undefined)).toEqual([]);
+    clock.advance(10_000);
+    for (let round = 0; round < 30; round++) cache.dropExpired(3);
+    expect(cache.stats()).toMatchObject({ entries: 0, bytes: 0 });
+  });
+
+  it('dropExpired() after clear() begins anew', () => {
+    const { cache, fill, clock } = openShort(10);
+    cache.dropExpired(5);
+    cache.clear();
+    for (let i = 0; i < 3; i++) fill(`again${i}`);
+    clock.advance(10_000);
+    expect(cache.dropExpired(5)).toBe(3);
+  });
+});
+
+describe('CacheService: statistics', () => {
+  it('bytes go up with each copy, follow a replaced one, and come down to 0', () => {
+    const { cache, source, fill } = openCache({ maxEntries: 3 });
+    const bytes = () => cache.stats().bytes;
+    fill('a', { data: '{"n":1}' });
+    expect(bytes()).toBe(7);
+    fill('b', { data: '{"name":"Zoë"}' });
+    expect(bytes()).toBe(7 + 15);
+    fill('a', { data: '{}', version: 11 });
+    expect(bytes()).toBe(2 + 15);
+    fill('c');
+    fill('d'); // b was used the longest ago
+    expect(cache.stats()).toMatchObject({ entries: 3, bytes: 6, evictions: 1 });
+    source.announce('id-a', Infinity);
+    expect(bytes()).toBe(4);
+    cache.release(cache.reserveForWrite('id-c'));
+    expect(bytes()).toBe(2);
+    cache.clear();
+    expect(cache.stats()).toMatchObject({ entries: 0, bytes: 0, evictions: 1 });
+  });
+
+  it('bytes stay right over any order of fills, ends, writes, epochs and clears (property)', () => {
+    const step = fc.record({
+      kind: fc.constantFrom('fill', 'fill', 'fill', 'end', 'write', 'epoch', 'clear', 'check', 'late'),
+      name: fc.constantFrom('a', 'b', 'c', 'd', 'e'),
+      version: fc.integer({ min: 1, max: 20 }),
+      length: fc.nat(50),
+    });
+    fc.assert(
+      fc.property(fc.array(step, { maxLength: 60 }), (steps) => {
+        const { cache, source, fill, clock } = openCache({ maxEntries: 3 });
+        for (const { kind, name, version, length } of steps) {
+          if (kind === 'fill') fill(name, { version, data: 'x'.repeat(length) });
+          else if (kind === 'end') source.announce(`id-${name}`, version);
+          else if (kind === 'write') cache.release(cache.reserveForWrite(`id-${name}`));
+          else if (kind === 'epoch') source.epoch++;
+          else if (kind === 'clear') cache.clear();
+          else if (kind === 'check') cache.dropExpired(2);
+          else clock.advance(40_000);
+          expect(cache.size).toBeLessThanOrEqual(3);
+          expect(cache.stats().bytes).toBeGreaterThanOrEqual(0);
+        }
+        source.epoch++;
+        for (let i = 0; i < 3; i++) cache.dropExpired(2);
+        expect(cache.stats()).toMatchObject({ entries: 0, bytes: 0 });
+      }),
+      { numRuns: 300 },
+    );
+  });
+
+  it('report() emits cacheReport with what stats() gives, and gives it back', () => {
+    const { cache, events, fill } = openCache();
+    const reports: CacheStats[] = [];
+    events.on('cacheReport', (stats) => reports.push(stats));
+    fill('a');
+    cache.get('a');
+    cache.get('b');
+    const report = cache.report();
+    expect(reports).toEqual([report]);
+    expect(report).toEqual({
+      entries: 1,
+      bytes: 2,
+      hits: 1,
+      misses: 1,
+      sharedMisses: 0,
+      unknownHits: 0,
+      writes: 1,
+      refusedFills: 0,
+      skippedFills: 0,
+      evictions: 0,
+      invalidations: 0,
+    });
+  });
+
+  it('a refused fill is told to the source, which counts it too', () => {
+    const { cache, source, record, clock } = openCache();
+    const ticket = cache.reserve('id-a');
+    source.announce('id-a', 11);
+    cache.set(ticket, 'a', { record: record('a'), now: clock.wall() });
+    expect(source.refusedFills).toBe(1);
+  });
+
+  it('close() forgets everything in silence', async () => {
+    const { cache, events, fill } = openCache();
+    const clears: unknown[] = [];
+    events.on('cacheClear', (payload) => clears.push(payload));
+    fill('a');
+    await cache.close();
+    expect(cache.stats()).toMatchObject({ entries: 0, bytes: 0 });
+    expect(clears).toEqual([]);
   });
 });
 

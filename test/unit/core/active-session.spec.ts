@@ -410,7 +410,7 @@ describe('ActiveSession.touch and times', () => {
   });
 
   it('a touch() prolongs the near cache’s copy, so that a session in use is not read again for it', async () => {
-    const { sessions, clock, store } = openCore({ cache: { maxAge: '2m' } });
+    const { sessions, clock, store } = openCore({ cache: { maxAge: '1d' } });
     const session = await sessions.create({});
     const get = vi.spyOn(store, 'get');
     for (let minute = 0; minute < 60; minute++) {

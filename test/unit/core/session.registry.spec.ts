@@ -1,5 +1,7 @@
 import { describe, expect, it, vi } from 'vitest';
+import { SessionNotReplicatedError } from '../../../lib/errors/state.errors.js';
 import { MemorySessionStore } from '../../../lib/store/memory-session.store.js';
+import { ManualClock } from '../../support/manual-clock.js';
 import { openCore, SECOND } from '../harness.js';
 
 async function threeOfAnn() {
@@ -159,5 +161,34 @@ describe('SessionRegistry.killUser', () => {
     const misspelt = { exept: phone.id } as object;
     await expect(registry.killUser('ann', misspelt)).rejects.toThrow(/exept.*Known: except/);
     expect(await registry.getUserSessions('ann')).toHaveLength(3);
+  });
+});
+
+describe('SessionRegistry.killUser() where replicas do not confirm', () => {
+  /** Ends sessions, says that no replica has it, and lets one be made in between, as a regeneration would. */
+  class Unconfirmed extends MemorySessionStore {
+    meanwhile: (() => Promise<unknown>) | undefined;
+    override async destroyMany(ids: readonly string[]): Promise<readonly string[]> {
+      const ended = await super.destroyMany(ids);
+      await this.meanwhile?.();
+      this.meanwhile = undefined;
+      throw new SessionNotReplicatedError(ended, 0, 1, 300);
+    }
+  }
+
+  it('ends those too that came under a new id meanwhile, and rejects once, naming them all', async () => {
+    const clock = new ManualClock();
+    const store = new Unconfirmed({ clock });
+    const { sessions, registry, said } = openCore({}, { clock, store });
+    const ids = [
+      (await sessions.create({}, { userId: 'ada' })).id,
+      (await sessions.create({}, { userId: 'ada' })).id,
+    ];
+    store.meanwhile = async () => ids.push((await sessions.create({}, { userId: 'ada' })).id);
+    const error: unknown = await registry.killUser('ada').catch((reason: unknown) => reason);
+    expect(error).toBeInstanceOf(SessionNotReplicatedError);
+    expect((error as SessionNotReplicatedError).ended.toSorted()).toEqual(ids.toSorted());
+    expect(await registry.getUserSessions('ada')).toEqual([]);
+    expect(said('destroyed')).toHaveLength(3);
   });
 });

@@ -27,7 +27,62 @@ const WRONG: [title: string, input: unknown, option: string, value: string | Reg
   ['redis: a host name', { redis: 'localhost:6379' }, 'redis', 'another string', /redis:\/\/localhost:6379/],
   ['redis: an empty string', { redis: '' }, 'redis', 'another string', /redis:\/\/localhost:6379/],
   ['redis: http', { redis: 'http://localhost' }, 'redis', 'another string', /redis:\/\/localhost:6379/],
-  ['redis: sentinels', { redis: { sentinels: [{}] } }, 'redis', 'sentinels', /Pass a single Redis/],
+  [
+    'redis: sentinels without a name',
+    { redis: { sentinels: [{}] } },
+    'redis.name',
+    'got undefined',
+    /Write e\.g\. 'mymaster'/,
+  ],
+  [
+    'redis: sentinels with an empty name',
+    { redis: { sentinels: [{}], name: '' } },
+    'redis.name',
+    'got ""',
+    /Write e\.g\. 'mymaster'/,
+  ],
+  [
+    'redis: sentinels with a number for a name',
+    { redis: { sentinels: [{}], name: 1 } },
+    'redis.name',
+    'got 1',
+    /Write e\.g\. 'mymaster'/,
+  ],
+  [
+    'redis: no sentinel',
+    { redis: { sentinels: [], name: 'm' } },
+    'redis.sentinels',
+    'got an array',
+    /Write \[\{ host: '10/,
+  ],
+  [
+    'redis: a host name for sentinels',
+    { redis: { sentinels: 'sentinel:26379', name: 'm' } },
+    'redis.sentinels',
+    '"sentinel:26379"',
+    /Write \[\{ host: '10/,
+  ],
+  [
+    'redis: a replica',
+    { redis: { sentinels: [{}], name: 'm', role: 'slave' } },
+    'redis.role',
+    'got "slave"',
+    /drop the option/,
+  ],
+  [
+    'redis: a role of another kind',
+    { redis: { sentinels: [{}], name: 'm', role: null } },
+    'redis.role',
+    'got null',
+    /drop the option/,
+  ],
+  [
+    'subscriber: a replica',
+    { redis: {}, subscriber: { sentinels: [{}], name: 'm', role: 'slave' } },
+    'subscriber.role',
+    'got "slave"',
+    /drop the option/,
+  ],
   ['redis: a cluster', { redis: { isCluster: true } }, 'redis', 'Cluster', /Pass a single Redis/],
   ['subscriber: true', { redis: {}, subscriber: true }, 'subscriber', 'boolean', /Write e\.g\./],
   ['subscriber without redis', { subscriber: {} }, 'subscriber', 'needs "redis"', /Set redis too, or drop/],
@@ -93,6 +148,101 @@ const WRONG: [title: string, input: unknown, option: string, value: string | Reg
   ['commandTimeout: 500', { commandTimeout: 500 }, 'commandTimeout', 'is 500', /'500s' or '500ms'/],
   ['commandTimeout: 0', { commandTimeout: 0 }, 'commandTimeout', 'got 0', /between 10ms and 1m/],
   ['commandTimeout: 2 minutes', { commandTimeout: '2m' }, 'commandTimeout', '"2m"', /between 10ms and 1m/],
+  ['dataClass: a name', { dataClass: 'Cart' }, 'dataClass', 'got "Cart"', /Write class Data/],
+  ['dataClass: null', { dataClass: null }, 'dataClass', 'got null', /Write class Data/],
+  ['dataClass: an instance', { dataClass: new Date() }, 'dataClass', 'got an object', /Write class Data/],
+  [
+    'dataClass: an arrow function',
+    { dataClass: () => ({}) },
+    'dataClass',
+    'a function that cannot be constructed',
+    /Write class Data/,
+  ],
+  [
+    'waitForReplicas: negative',
+    { redis: {}, waitForReplicas: -1 },
+    'waitForReplicas',
+    'got -1',
+    /from 0 to 100/,
+  ],
+  [
+    'waitForReplicas: 101',
+    { redis: {}, waitForReplicas: 101 },
+    'waitForReplicas',
+    'got 101',
+    /from 0 to 100/,
+  ],
+  [
+    'waitForReplicas: 1.5',
+    { redis: {}, waitForReplicas: 1.5 },
+    'waitForReplicas',
+    'got 1.5',
+    /from 0 to 100/,
+  ],
+  [
+    'waitForReplicas: true',
+    { redis: {}, waitForReplicas: true },
+    'waitForReplicas',
+    'got true',
+    /from 0 to 100/,
+  ],
+  [
+    'waitForReplicas without redis',
+    { waitForReplicas: 1 },
+    'waitForReplicas',
+    'is 1',
+    /Set "redis" too, or drop it/,
+  ],
+  ['coherence: a number', { coherence: 2_000 }, 'coherence', 'got 2000', /Write \{ leaseMs: … \}/],
+  [
+    'coherence.leaseMs: 99',
+    { coherence: { leaseMs: 99 } },
+    'coherence.leaseMs',
+    'got 99',
+    /from 100 to 60000.*Write e\.g\. 2000/,
+  ],
+  [
+    'coherence.leaseMs: over a minute',
+    { coherence: { leaseMs: 60_001 } },
+    'coherence.leaseMs',
+    'got 60001',
+    /from 100 to 60000/,
+  ],
+  [
+    'coherence.leaseMs: words',
+    { coherence: { leaseMs: '2s' } },
+    'coherence.leaseMs',
+    'got "2s"',
+    /Write e\.g\. 2000/,
+  ],
+  [
+    'coherence.leaseMs: null',
+    { coherence: { leaseMs: null } },
+    'coherence.leaseMs',
+    'got null',
+    /Write e\.g\. 2000/,
+  ],
+  [
+    'coherence.heartbeatMs: 9',
+    { coherence: { heartbeatMs: 9 } },
+    'coherence.heartbeatMs',
+    'got 9',
+    /from 10 to 1000.*Write e\.g\. 500/,
+  ],
+  [
+    'coherence.heartbeatMs over half of leaseMs',
+    { coherence: { leaseMs: 400, heartbeatMs: 201 } },
+    'coherence.heartbeatMs',
+    'got 201',
+    /from 10 to 200.*Write e\.g\. 100/,
+  ],
+  [
+    'coherence.heartbeatMs: NaN',
+    { coherence: { heartbeatMs: Number.NaN } },
+    'coherence.heartbeatMs',
+    'got NaN',
+    /Write e\.g\. 500/,
+  ],
   ['cache: true', { cache: true }, 'cache', 'got true', /Write \{ maxEntries: … \}/],
   ['cache: null', { cache: null }, 'cache', 'got null', /Write \{ maxEntries: … \}/],
   ['cache.maxEntries: -1', { cache: { maxEntries: -1 } }, 'cache.maxEntries', 'got -1', /Write e\.g\. 10000/],
@@ -109,6 +259,135 @@ const WRONG: [title: string, input: unknown, option: string, value: string | Reg
   ['cache.maxAge: 60', { cache: { maxAge: 60 } }, 'cache.maxAge', 'is 60', /'60s' or '60ms'/],
   ['cache.clearCron: a number', { cache: { clearCron: 5 } }, 'cache.clearCron', 'got 5', /Write e\.g\. '0 4/],
   ['cache.clearCron: blank', { cache: { clearCron: ' ' } }, 'cache.clearCron', '" "', /Write e\.g\. '0 4/],
+  [
+    'cache.maxEntries: 2^24 + 1',
+    { cache: { maxEntries: 2 ** 24 + 1 } },
+    'cache.maxEntries',
+    '16777217',
+    /to 16777216/,
+  ],
+  ['cache.maxAge: over a day', { cache: { maxAge: '25h' } }, 'cache.maxAge', '"25h"', /between 1ms and 1d/],
+  [
+    'cache.idleCheckInterval: 30',
+    { cache: { idleCheckInterval: 30 } },
+    'cache.idleCheckInterval',
+    'is 30',
+    /'30s' or '30ms'/,
+  ],
+  [
+    'cache.idleCheckInterval: negative',
+    { cache: { idleCheckInterval: -1_000 } },
+    'cache.idleCheckInterval',
+    '-1000',
+    /Choose a value in that range/,
+  ],
+  [
+    'cache.idleCheckInterval: longer than a timer holds',
+    { cache: { idleCheckInterval: '25d' } },
+    'cache.idleCheckInterval',
+    '"25d"',
+    /Choose a value in that range/,
+  ],
+  [
+    'cache.idleCheckPerCount: 0',
+    { cache: { idleCheckPerCount: 0 } },
+    'cache.idleCheckPerCount',
+    'got 0',
+    /from 1 to 1000000.*Write e\.g\. 30/,
+  ],
+  [
+    'cache.idleCheckPerCount: a string',
+    { cache: { idleCheckPerCount: '30' } },
+    'cache.idleCheckPerCount',
+    'got "30"',
+    /Write e\.g\. 30/,
+  ],
+  [
+    'cache.reportInterval: words',
+    { cache: { reportInterval: 'hourly' } },
+    'cache.reportInterval',
+    '"hourly"',
+    /'30m'/,
+  ],
+  [
+    'cache.reportInterval: longer than a timer holds',
+    { cache: { reportInterval: '25d' } },
+    'cache.reportInterval',
+    '"25d"',
+    /Choose a value in that range/,
+  ],
+  ['cache.type: redis', { cache: { type: 'redis' } }, 'cache.type', '"redis"', /Write e\.g\. 'memory'/],
+  ['cache.type: null', { cache: { type: null } }, 'cache.type', 'got null', /Write e\.g\. 'memory'/],
+  [
+    'cache.type: file without a directory',
+    { cache: { type: 'file' } },
+    'cache.directory',
+    'must be set',
+    /Write e\.g\. '\/var/,
+  ],
+  [
+    'cache.directory: a number',
+    { cache: { directory: 5 } },
+    'cache.directory',
+    'got 5',
+    /Write e\.g\. '\/var/,
+  ],
+  [
+    'cache.directory: empty',
+    { cache: { directory: '' } },
+    'cache.directory',
+    'got ""',
+    /Write e\.g\. '\/var/,
+  ],
+  [
+    'cache.directory: a NUL',
+    { cache: { directory: '/tmp/\0' } },
+    'cache.directory',
+    '"/tmp/\\u0000"',
+    /Write e\.g\. '\/var/,
+  ],
+  [
+    'cache.directory for copies in memory',
+    { cache: { type: 'memory', directory: '/tmp' } },
+    'cache.directory',
+    'no effect',
+    /set cache\.type 'file', or drop it|Set cache\.directory and cache\.type 'file', or drop it/,
+  ],
+  [
+    'cache.encoder: a name',
+    { cache: { directory: '/tmp', encoder: 'gzip', decoder: JSON.parse } },
+    'cache.encoder',
+    'got "gzip"',
+    /Write e\.g\. JSON\.stringify/,
+  ],
+  [
+    'cache.decoder: an object',
+    { cache: { directory: '/tmp', encoder: JSON.stringify, decoder: {} } },
+    'cache.decoder',
+    'got an object',
+    /Write e\.g\. JSON\.parse/,
+  ],
+  [
+    'cache.encoder without a decoder',
+    { cache: { directory: '/tmp', encoder: JSON.stringify } },
+    'cache.decoder',
+    'is missing',
+    /Set both or none/,
+  ],
+  [
+    'cache.decoder without an encoder',
+    { cache: { directory: '/tmp', decoder: JSON.parse } },
+    'cache.encoder',
+    'is missing',
+    /Set both or none/,
+  ],
+  [
+    'cache.encoder for copies in memory',
+    { cache: { encoder: JSON.stringify, decoder: JSON.parse } },
+    'cache.encoder',
+    'no effect',
+    /or drop it/,
+  ],
   [
     'transport: a word',
     { transport: 'query' },
@@ -173,8 +452,14 @@ describe('resolveSessionOptions: wrong values', () => {
   it('has at least one wrong value for every option there is', () => {
     const known = /Known here: (.*)\.$/.exec(refusal({ '?': 1 }).message)![1]!.split(', ');
     expect(known.length).toBeGreaterThanOrEqual(16);
-    const covered = new Set(WRONG.map(([, , option]) => option.split('.')[0]));
+    const named = WRONG.map(([, , option]) => option);
+    const covered = new Set(named.map((option) => option.split('.')[0]));
     expect(known.filter((option) => !covered.has(option))).toEqual([]);
+    for (const group of ['cache', 'coherence', 'cookie']) {
+      const { message } = refusal({ [group]: { '?': 1 } });
+      const inside = /Known here: (.*)\.$/.exec(message)![1]!.split(', ');
+      expect(inside.filter((name) => !named.includes(`${group}.${name}`))).toEqual([]);
+    }
   });
 
   it.each(['redis', 'subscriber'])('a wrong %s is never shown: it may hold a password', (option) => {
@@ -183,6 +468,8 @@ describe('resolveSessionOptions: wrong values', () => {
       'http://user:hunter2@host',
       ['redis://:hunter2@host'],
       { sentinels: [{}], password: 'hunter2' },
+      { sentinels: [], name: 'm', password: 'hunter2' },
+      { sentinels: [{}], name: 'm', role: 'slave', sentinelPassword: 'hunter2' },
       { isCluster: true, options: { password: 'hunter2' } },
       { cluster: [], password: 'hunter2' },
     ]) {
@@ -206,7 +493,12 @@ describe('resolveSessionOptions: unknown keys', () => {
     ['instanceID', { instanceID: 'x' }, 'instanceId'],
     ['subscribers', { subscribers: {} }, 'subscriber'],
     ['cache.maxEntires', { cache: { maxEntires: 5 } }, 'cache.maxEntries'],
-    ['cache.ttl', { cache: { ttl: 5 } }, 'cache.ttlRatio'],
+    ['cache.ttlratio', { cache: { ttlratio: 0.5 } }, 'cache.ttlRatio'],
+    ['cache.directroy', { cache: { directroy: '/tmp' } }, 'cache.directory'],
+    ['cache.idleCheckCount', { cache: { idleCheckCount: 5 } }, 'cache.idleCheckPerCount'],
+    ['coherence.lease', { coherence: { lease: 5 } }, 'coherence.leaseMs'],
+    ['dataclass', { dataclass: class {} }, 'dataClass'],
+    ['waitForReplica', { waitForReplica: 1 }, 'waitForReplicas'],
     ['cookie.nmae', { cookie: { nmae: 'sid' } }, 'cookie.name'],
     ['events.cacheWrites', { events: { cacheWrites: () => undefined } }, 'events.cacheWrite'],
     ['transport.prefix', { transport: { header: 'x-a', prefix: 'y' } }, 'transport.header'],
@@ -217,13 +509,7 @@ describe('resolveSessionOptions: unknown keys', () => {
   });
 
   it('an option of a later issue is refused, not ignored', () => {
-    for (const option of [
-      'maxSessionsPerUser',
-      'onStoreUnavailable',
-      'coherence',
-      'dataClass',
-      'sweepInterval',
-    ]) {
+    for (const option of ['maxSessionsPerUser', 'onStoreUnavailable', 'index', 'sweepInterval']) {
       expect(refusal({ [option]: undefined }).option).toBe(option);
     }
   });
@@ -245,12 +531,25 @@ describe('resolveSessionOptions: what is right', () => {
       allowGivenTokens: false,
       maxDataBytes: 262_144,
       commandTimeoutMs: 1_000,
-      cache: { maxEntries: 10_000, ttlRatio: 1, maxAgeMs: 60_000, clearCron: undefined },
+      dataClass: undefined,
+      waitForReplicas: 0,
+      cache: {
+        maxEntries: 10_000,
+        ttlRatio: 1,
+        maxAgeMs: 60_000,
+        clearCron: undefined,
+        idleCheckIntervalMs: 0,
+        idleCheckPerCount: 30,
+        reportIntervalMs: 0,
+        files: null,
+      },
+      coherence: { leaseMs: 2_000, heartbeatMs: 500 },
       transport: ['cookie', 'bearer'],
       cookie: { name: '__Host-sid' },
       events: {},
     });
-    for (const part of [resolved, resolved.cache, resolved.transport, resolved.cookie, resolved.events])
+    const { cache, coherence, transport, cookie, events } = resolved;
+    for (const part of [resolved, cache, coherence, transport, cookie, events])
       expect(Object.isFrozen(part)).toBe(true);
   });
 
@@ -261,7 +560,20 @@ describe('resolveSessionOptions: what is right', () => {
     expect(resolve(unset)).toMatchObject(defaults);
     expect(
       resolve({
-        cache: { maxEntries: undefined, ttlRatio: undefined, maxAge: undefined, clearCron: undefined },
+        cache: {
+          maxEntries: undefined,
+          ttlRatio: undefined,
+          maxAge: undefined,
+          clearCron: undefined,
+          idleCheckInterval: undefined,
+          idleCheckPerCount: undefined,
+          reportInterval: undefined,
+          type: undefined,
+          directory: undefined,
+          encoder: undefined,
+          decoder: undefined,
+        },
+        coherence: { leaseMs: undefined, heartbeatMs: undefined },
         cookie: { name: undefined },
         events: { message: undefined },
       }),
@@ -310,9 +622,85 @@ describe('resolveSessionOptions: what is right', () => {
     expect(resolve({ redis: 'rediss://user:pw@host:6380/2' }).redis).toBe('rediss://user:pw@host:6380/2');
   });
 
-  it('a client that goes through sentinels is refused like options that do', () => {
-    const client = new Redis({ lazyConnect: true, sentinels: [{ host: 'localhost', port: 1 }], name: 'm' });
-    expect(refusal({ redis: client }).message).toContain('sentinels');
+  it('sentinels with the name of their master pass, as options and as a client, without a role or as master', () => {
+    const sentinels = [{ host: 'localhost', port: 1 }];
+    for (const settings of [
+      { sentinels, name: 'm' },
+      { sentinels, name: 'm', role: 'master' as const },
+    ]) {
+      expect(resolve({ redis: settings, subscriber: settings }).redis).toBe(settings);
+      const client = new Redis({ ...settings, lazyConnect: true });
+      expect(resolve({ redis: client, subscriber: client }).subscriber).toBe(client);
+    }
+    // ioredis itself fills in `sentinels: null` for a client that has none.
+    expect(resolve({ redis: { sentinels: null, host: 'localhost' } }).redis).toBeDefined();
+  });
+
+  it('a client that goes through sentinels is checked like options that do', () => {
+    const sentinels = [{ host: 'localhost', port: 1 }];
+    const replica = new Redis({ lazyConnect: true, sentinels, name: 'm', role: 'slave' });
+    expect(refusal({ redis: replica }).option).toBe('redis.role');
+    expect(refusal({ redis: {}, subscriber: replica }).option).toBe('subscriber.role');
+    const nameless = new Redis({ lazyConnect: true, sentinels, name: 'm' });
+    nameless.options.name = ''; // ioredis takes none without a name, but other versions may
+    expect(refusal({ redis: nameless }).option).toBe('redis.name');
+  });
+
+  it('heartbeatMs follows a short leaseMs as its quarter, and takes 10 ms to half of it', () => {
+    expect(resolve({ coherence: { leaseMs: 100 } }).coherence).toEqual({ leaseMs: 100, heartbeatMs: 25 });
+    expect(resolve({ coherence: { leaseMs: 60_000 } }).coherence).toEqual({
+      leaseMs: 60_000,
+      heartbeatMs: 500,
+    });
+    for (const heartbeatMs of [10, 50])
+      expect(resolve({ coherence: { leaseMs: 100, heartbeatMs } }).coherence.heartbeatMs).toBe(heartbeatMs);
+    expect(resolve({ coherence: { heartbeatMs: 1_000 } }).coherence.heartbeatMs).toBe(1_000);
+  });
+
+  it('waitForReplicas takes 0 to 100 with redis, and 0 without', () => {
+    expect(resolve({ redis: {}, waitForReplicas: 100 }).waitForReplicas).toBe(100);
+    expect(resolve({ waitForReplicas: 0 }).waitForReplicas).toBe(0);
+  });
+
+  it('dataClass takes a class and an old-style constructor, the same function', () => {
+    class Data {}
+    function Old() {}
+    expect(resolve({ dataClass: Data }).dataClass).toBe(Data);
+    expect(resolve({ dataClass: Old }).dataClass).toBe(Old);
+  });
+
+  it('cache.directory makes it a file cache, its path absolute; encoder and decoder have defaults', () => {
+    const files = (cache: object) => {
+      const resolved = resolve({ cache }).cache;
+      return resolved === false ? null : resolved.files;
+    };
+    const standard = { directory: '/tmp/x', encoder: JSON.stringify, decoder: JSON.parse };
+    expect(files({ directory: '/tmp/x' })).toEqual(standard);
+    expect(files({ type: 'file', directory: '/tmp/y/../x' })).toEqual(standard);
+    expect(files({ directory: 'cache' })).toMatchObject({ directory: `${process.cwd()}/cache` });
+    expect(Object.isFrozen(files({ directory: '/tmp/x' }))).toBe(true);
+    const encoder = () => '';
+    const decoder = () => ({});
+    expect(files({ directory: '/tmp/x', encoder, decoder })).toEqual({
+      directory: '/tmp/x',
+      encoder,
+      decoder,
+    });
+    expect(files({ type: 'memory' })).toBeNull();
+    expect(files({})).toBeNull();
+  });
+
+  it('the intervals of the cache take durations, and 0 for never', () => {
+    const cache = { idleCheckInterval: '30s', idleCheckPerCount: 1_000_000, reportInterval: '1h' };
+    expect(resolve({ cache }).cache).toMatchObject({
+      idleCheckIntervalMs: 30_000,
+      idleCheckPerCount: 1_000_000,
+      reportIntervalMs: 3_600_000,
+    });
+    expect(resolve({ cache: { idleCheckInterval: 0, reportInterval: '0' } }).cache).toMatchObject({
+      idleCheckIntervalMs: 0,
+      reportIntervalMs: 0,
+    });
   });
 
   it('transport takes one or several, header names in lower case', () => {

@@ -1,0 +1,195 @@
+// Families that the near cache answers: hits, the guard, and tokens it knows to be unknown.
+import { closedLoop } from './rounds.mjs';
+import { check, createSessions, forgeToken, makeData, openFor, POOL, rawKeys } from './kit.mjs';
+
+/** What a lookup returned last: keeps the compiler from leaving the work out. */
+export let sink;
+
+/** Sessions that lookups go round; a power of two, so that no division is measured. */
+const ROUND = 1_024;
+/** Copies must not grow old while they are measured. */
+const LASTING = { cache: { maxAge: '1h' } };
+
+/** Sides whose `lookup` returns true when it found what it should; synchronous ones and awaited ones. */
+function counting() {
+  let found = 0;
+  const verify = (count) => check(found === count, `${found} of ${count} lookups found what they should`);
+  const prepare = () => {
+    found = 0;
+  };
+  const sync = (lookup) => ({
+    prepare,
+    run(count) {
+      for (let index = 0; index < count; index++) if (lookup(index & (ROUND - 1))) found++;
+    },
+    verify,
+  });
+  const awaited = (lookup) => ({
+    prepare,
+    async run(count, concurrency) {
+      const work = async (worker) => {
+        for (let index = worker; index < count; index += concurrency)
+          if (await lookup(index & (ROUND - 1))) found++;
+      };
+      await Promise.all(Array.from({ length: concurrency }, (_, worker) => work(worker)));
+    },
+    verify,
+  });
+  return { sync, awaited };
+}
+
+async function cachedTokens(service) {
+  const tokens = await createSessions(service, ROUND);
+  for (const token of tokens) {
+    const session = await service.get(token);
+    check(session?.source === 'cache', 'a session that was just created must come from the near cache');
+  }
+  return tokens;
+}
+
+export async function cache(env) {
+  const { service, guard } = await openFor(env, LASTING);
+  const tokens = await cachedTokens(service);
+  // What a plain cache would hold: the data, shared by everyone who asks.
+  const map = new Map(tokens.map((token) => [token, makeData()]));
+  // What any cache must do whose copies end: one lookup, one reading of the clock.
+  const lasting = new Map(tokens.map((token) => [token, { data: makeData(), until: 2 ** 52 }]));
+  // The loops of each side are functions of their own, or the compiler would mix up what it learns of them.
+  const awaited = (lookup) => counting().awaited(lookup);
+  const sync = (lookup) => counting().sync(lookup);
+
+  // An awaited lookup, as `await service.get(token)` is one.
+  const mapAwaited = awaited(async (index) => (sink = map.get(tokens[index])) !== undefined);
+  const getAwaited = awaited(async (index) => {
+    sink = await service.get(tokens[index]);
+    return sink !== null && sink.isNew === false;
+  });
+  const getAndRead = awaited(async (index) => {
+    sink = await service.get(tokens[index]);
+    return sink.data.x === 1_000_000;
+  });
+  const mapSync = sync((index) => (sink = map.get(tokens[index])) !== undefined);
+  const lastingSync = sync((index) => {
+    sink = lasting.get(tokens[index]);
+    return sink !== undefined && performance.now() < sink.until;
+  });
+  const getSync = sync((index) => {
+    sink = service.getCached(tokens[index]);
+    return sink !== null && sink.isNew === false;
+  });
+  const requests = tokens.map((token) => contextOf({ headers: { authorization: `Bearer ${token}` } }));
+  // canActivate() answers `true`, and not a promise of it, where the near cache does.
+  const guarded = sync((index) => (sink = guard.canActivate(requests[index])) === true);
+  const bearer = sync((index) => {
+    const [, token] = /^Bearer +(\S+) *$/i.exec(
+      requests[index].switchToHttp().getRequest().headers.authorization,
+    );
+    sink = lasting.get(token);
+    return sink !== undefined && performance.now() < sink.until;
+  });
+
+  const local = true;
+  const clock = 'Map.get, clock';
+  return [
+    { title: 'get, cached', against: 'await Map.get', aim: 0.16, local, ours: getAwaited, base: mapAwaited },
+    { title: 'get, cached, then .data', against: 'await Map.get', local, ours: getAndRead, base: mapAwaited },
+    { title: 'getCached', against: 'Map.get', local, sync: true, ours: getSync, base: mapSync },
+    { title: 'getCached', against: clock, aim: 0.3, local, sync: true, ours: getSync, base: lastingSync },
+    {
+      title: 'SessionGuard, hit',
+      against: `header, ${clock}`,
+      aim: 0.3,
+      local,
+      sync: true,
+      ours: guarded,
+      base: bearer,
+    },
+  ];
+}
+
+class Controller {}
+const handler = () => undefined;
+
+/** What Nest hands to a guard, as far as ours looks at it. */
+function contextOf(request) {
+  const http = { getRequest: () => request };
+  return { switchToHttp: () => http, getHandler: () => handler, getClass: () => Controller };
+}
+
+export async function forged(env) {
+  const { raw } = env;
+  const near = await openFor(env, LASTING);
+  const far = await openFor(env, { cache: false });
+  const [tokens, farTokens] = [await cachedTokens(near.service), await createSessions(far.service, ROUND)];
+  const unknown = Array.from({ length: ROUND }, forgeToken);
+
+  let hitsBefore = 0;
+  const lookups = counting().awaited(
+    async (index) => (sink = await near.service.get(unknown[index])) === null,
+  );
+  const again = {
+    async prepare(count) {
+      lookups.prepare(count);
+      // They are remembered for 5 s; a fresh read begins them anew.
+      await closedLoop(ROUND, 64, (index) => near.service.get(unknown[index], { fresh: true }));
+      hitsBefore = near.cache.stats().unknownHits;
+    },
+    run: (count, concurrency) => lookups.run(count, concurrency),
+    verify(count) {
+      lookups.verify(count);
+      const remembered = near.cache.stats().unknownHits - hitsBefore;
+      check(remembered === count, `${remembered} of ${count} unknown tokens were answered from memory`);
+    },
+  };
+  const cached = counting().awaited(async (index) => {
+    sink = await near.service.get(tokens[index]);
+    return sink.source === 'cache';
+  });
+  const stored = counting().awaited(async (index) => {
+    sink = await far.service.get(farTokens[index]);
+    return sink.source === 'store';
+  });
+
+  let fresh = [];
+  let absent = 0;
+  const first = {
+    prepare(count) {
+      absent = 0;
+      fresh = Array.from({ length: count }, forgeToken);
+      hitsBefore = near.cache.stats().unknownHits;
+    },
+    run: (count, concurrency) =>
+      closedLoop(count, concurrency, async (index) => {
+        if ((await near.service.get(fresh[index])) === null) absent++;
+      }),
+    verify(count) {
+      check(absent === count, `${absent} of ${count} forged tokens found nothing`);
+      check(near.cache.stats().unknownHits === hitsBefore, 'each forged token is asked for once');
+    },
+  };
+  const keys = rawKeys(near.prefix, POOL);
+  const missing = {
+    prepare: () => (absent = 0),
+    run: (count, concurrency) =>
+      closedLoop(count, concurrency, async (index) => {
+        if ((await raw.get(keys[index % POOL])) === null) absent++;
+      }),
+    verify: (count) => check(absent === count, `${absent} of ${count} keys were missing`),
+  };
+
+  const maxCount = 2_000_000;
+  const local = true;
+  return [
+    { title: 'unknown token, again', against: 'get, cached', local, ours: again, base: cached },
+    {
+      title: 'unknown token, again',
+      against: 'get, from Redis',
+      aim: 5,
+      maxCount,
+      ours: again,
+      base: stored,
+    },
+    { title: 'get, cached', against: 'get, from Redis', aim: 20, maxCount, ours: cached, base: stored },
+    { title: 'unknown token, first time', against: 'GET, nil', aim: 0.6, ours: first, base: missing },
+  ];
+}

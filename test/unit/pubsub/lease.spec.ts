@@ -1,0 +1,48 @@
+// Shown to fail when a proof is dated by its answer, when an older one replaces a newer, and when end() keeps it.
+import { describe, expect, it } from 'vitest';
+import { Lease } from '../../../lib/pubsub/lease.js';
+
+describe('Lease', () => {
+  it('holds at no time before the first proof, and has no age', () => {
+    const lease = new Lease(2_000);
+    for (const now of [-1, 0, 5_000, Number.MAX_SAFE_INTEGER]) {
+      expect(lease.holdsAt(now)).toBe(false);
+      expect(lease.ageAt(now)).toBe(Infinity);
+    }
+  });
+
+  it('prove() lets it hold for leaseMs from when the question was sent, and no millisecond more', () => {
+    const lease = new Lease(2_000);
+    lease.prove(10_000);
+    expect(lease.holdsAt(10_000)).toBe(true);
+    expect(lease.holdsAt(12_000)).toBe(true);
+    expect(lease.holdsAt(12_000.001)).toBe(false);
+    expect(lease.ageAt(10_750)).toBe(750);
+  });
+
+  it('prove() prolongs it from the newer question', () => {
+    const lease = new Lease(2_000);
+    lease.prove(10_000);
+    lease.prove(10_500);
+    expect(lease.holdsAt(12_500)).toBe(true);
+    expect(lease.holdsAt(12_501)).toBe(false);
+  });
+
+  it('prove() by an older question that was answered late does not shorten it', () => {
+    const lease = new Lease(2_000);
+    lease.prove(10_500);
+    lease.prove(10_000);
+    expect(lease.ageAt(10_500)).toBe(0);
+    expect(lease.holdsAt(12_500)).toBe(true);
+  });
+
+  it('end() takes it away at once, until the next proof', () => {
+    const lease = new Lease(2_000);
+    lease.prove(10_000);
+    lease.end();
+    expect(lease.holdsAt(10_000)).toBe(false);
+    expect(lease.ageAt(10_000)).toBe(Infinity);
+    lease.prove(10_001);
+    expect(lease.holdsAt(10_001)).toBe(true);
+  });
+});
