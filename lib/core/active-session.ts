@@ -119,9 +119,8 @@ export class ActiveSession<T extends object = SessionData> {
 
   /** The draft of the data; see the class. The same object until `clear`, `reload`, `regenerate` or an assignment. */
   get data(): T {
-    if (this.#draft !== undefined) return this.#draft as T;
     this.#binding?.onUse();
-    return (this.#draft = this.#engine.draft(this.#record)) as T;
+    return (this.#draft ??= this.#engine.draft(this.#record)) as T;
   }
 
   set data(data: T) {
@@ -187,7 +186,7 @@ export class ActiveSession<T extends object = SessionData> {
 
   /** True if the draft holds changes that are not saved. Costs an encoding where the draft has been looked at. */
   get hasChanges(): boolean {
-    if (this.#ended) return false;
+    if (this.#destroyedHere) return false; // one that others ended still has something to fail with
     if (this.#mustStore && !this.#stored) return true;
     if (this.#draft === undefined) return false;
     const encoded = this.#engine.encode(this.#draft);
@@ -224,10 +223,11 @@ export class ActiveSession<T extends object = SessionData> {
    * requests share. The draft takes over every field that changed; its other unsaved changes stay unsaved.
    */
   async update(change: DataChange<T>, options?: WriteOptions): Promise<void> {
+    this.#binding?.onUse();
     await this.#inTurn(async () => {
-      if (!this.#stored) await this.#store('{}');
       const before = this.#record;
-      this.#record = await this.#live(() => this.#engine.update(this.#token, before, change, options));
+      if (!this.#stored) await this.#store(await this.#engine.proposal(change)(before));
+      else this.#record = await this.#live(() => this.#engine.update(this.#token, before, change, options));
       if (this.#draft === undefined) return;
       const { baseline } = this.#engine;
       applyInPlace(this.#draft, this.#difference(baseline(before), baseline(this.#record)));
@@ -251,7 +251,7 @@ export class ActiveSession<T extends object = SessionData> {
   async save(options?: WriteOptions): Promise<void> {
     if (this.#ended) throw new SessionGoneError(this.id);
     await this.#inTurn(async () => {
-      const draft = this.#draft ?? (this.#stored ? undefined : {});
+      const draft = this.#draft === undefined && !this.#stored ? {} : this.#draft;
       const before = this.#record;
       if (draft === undefined) return;
       const encoded = this.#engine.encode(draft);
@@ -351,9 +351,11 @@ export class ActiveSession<T extends object = SessionData> {
   /** Ends the session everywhere. Repeating it is safe. */
   async destroy(): Promise<void> {
     this.#binding?.onUse();
-    if (this.#stored) await this.#engine.destroy(this.#token, 'destroyed', this.#record);
+    const wasAlive = this.#stored
+      ? await this.#engine.destroy(this.#token, 'destroyed', this.#record)
+      : !this.#ended;
     this.#ended = true;
-    this.#destroyedHere = true;
+    this.#destroyedHere ||= wasAlive;
   }
 
   /**
@@ -379,6 +381,7 @@ export class ActiveSession<T extends object = SessionData> {
   }
 
   async #patch(patch: FieldPatch, options?: WriteOptions): Promise<void> {
+    this.#binding?.onUse();
     await this.#inTurn(async () => {
       const before = this.#record;
       if (!this.#stored) {

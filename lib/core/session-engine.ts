@@ -259,26 +259,24 @@ export class SessionEngine {
     change: DataChange<T>,
     options: WriteOptions = {},
   ): Promise<SessionRecord> {
+    const repeatable = typeof change !== 'function';
+    return this.write(token, known, this.proposal(change), { ...options, repeatable });
+  }
+
+  /** What a change makes of a record's data, encoded. */
+  proposal<T extends object>(change: DataChange<T>): (base: SessionRecord) => string | Promise<string> {
     if (typeof change !== 'function') {
       const fields = asFields(change, 'must be an object of fields, or a function');
       const patch = { set: new Map(Object.entries(fields)), remove: new Set<string>() };
-      return this.write(token, known, (base) => this.encode(applyPatch(this.decode(base), patch)), {
-        ...options,
-        repeatable: true,
-      });
+      return (base) => this.encode(applyPatch(this.decode(base), patch));
     }
-    return this.write(
-      token,
-      known,
-      async (base) => {
-        const data = this.draft(base);
-        const next: unknown = await change(data as T);
-        return this.encode(
-          next === undefined ? data : asFields(next, 'must return nothing, or all of the new data'),
-        );
-      },
-      options,
-    );
+    return async (base) => {
+      const data = this.draft(base);
+      const next: unknown = await change(data as T);
+      return this.encode(
+        next === undefined ? data : asFields(next, 'must return nothing, or all of the new data'),
+      );
+    };
   }
 
   /**

@@ -29,10 +29,11 @@ export function refuseCrossSite(
   if (site === undefined) {
     if (origin === undefined && !strict) return;
     // A proxy may end TLS and change the port, but hands the host on; `host` of a framework's request trusts proxies.
-    if (typeof origin === 'string' && hostOf(origin) === (request.host ?? host)) return;
+    const own = (request.host ?? (typeof host === 'string' ? host : undefined))?.toLowerCase();
+    if (typeof origin === 'string' && own !== undefined && hostOf(origin) === own) return;
   }
   throw new ForbiddenException('This request came from another site', {
-    description: 'option "csrf", or @SkipCsrf() on the route',
+    cause: new Error('see the option "csrf", and @SkipCsrf()'),
   });
 }
 

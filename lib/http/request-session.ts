@@ -21,6 +21,9 @@ export interface HttpSessionServices {
   onLateChange(session: Session): void;
 }
 
+/** How long after a change that comes too late it is reported. */
+const LATE_MS = 1_000;
+
 /** A token of the request, and what read it. */
 interface Carried {
   readonly transport: TokenTransport;
@@ -47,6 +50,9 @@ export class RequestSession implements SessionBinding, ResponseGateOwner {
   /** The token the client has, as far as this response told it or the request showed. */
   #known: string | undefined;
   #failed = false;
+  #saving: Promise<void> | undefined;
+  #check: NodeJS.Timeout | undefined;
+  #lastAccess = 0;
   readonly #lines: (readonly [name: string, value: string])[] = [];
 
   constructor(
@@ -93,14 +99,18 @@ export class RequestSession implements SessionBinding, ResponseGateOwner {
   }
 
   onUse(): void {
-    if (this.#gated || this.response === undefined) return;
+    const { response } = this;
+    if (response === undefined) return;
+    if (response.closed) return this.#checkLater();
+    if (this.#gated) return;
     this.#gated = true;
-    gateResponse(this.response, this);
-    this.response.once('close', () => {
-      // A client that went away before it was answered changes nothing: the answer will be written all the same.
-      const session = this.#session;
-      if (session !== undefined && this.response!.headersSent && this.#isLate(session))
-        this.services.onLateChange(session);
+    gateResponse(response, this);
+    response.once('close', () => {
+      // The client went away. Most answers still come, and are committed; some, of files, do not even begin then.
+      if (!response.headersSent) this.#saveUnanswered();
+      const check = () => response.headersSent && this.#sayIfLate();
+      if (this.#saving === undefined) check();
+      else this.#saving.then(check, check);
     });
   }
 
@@ -121,7 +131,7 @@ export class RequestSession implements SessionBinding, ResponseGateOwner {
     if (this.#touching !== undefined && this.#carried?.transport.renews === true) {
       return this.#touching.then((prolonged) => this.#tell(session, prolonged));
     }
-    this.#tell(session, false);
+    this.#tell(session, session.lastAccess > this.#lastAccess);
     return undefined;
   }
 
@@ -132,14 +142,39 @@ export class RequestSession implements SessionBinding, ResponseGateOwner {
   onFailure(error: unknown): ReplacementAnswer {
     this.#lines.length = 0;
     // A sign-in that was stored stands, though a later write failed: without its new token the client would be nobody.
-    if (this.#session !== undefined && !this.#session.destroyedHere) this.#tell(this.#session, false);
+    try {
+      if (this.#session !== undefined && !this.#session.destroyedHere) this.#tell(this.#session, false);
+    } catch {
+      this.#lines.length = 0; // the transport is what failed, and that is the error being answered
+    }
     this.#failed = true;
     return this.services.toAnswer(error);
   }
 
-  async #save(session: Session): Promise<void> {
-    await session.save();
-    this.#tell(session, true);
+  #save(session: Session): Promise<void> {
+    return (this.#saving = session.save().then(() => this.#tell(session, true)));
+  }
+
+  #saveUnanswered(): void {
+    try {
+      this.commit()?.catch((error: unknown) => void this.services.toAnswer(error));
+    } catch (error) {
+      this.services.toAnswer(error);
+    }
+  }
+
+  /** Used after the response is closed: whatever is changed then is looked for a moment later. */
+  #checkLater(): void {
+    if (this.#check !== undefined) return;
+    this.#check = setTimeout(() => {
+      this.#check = undefined;
+      this.#sayIfLate();
+    }, LATE_MS).unref();
+  }
+
+  #sayIfLate(): void {
+    const session = this.#session;
+    if (session !== undefined && this.#isLate(session)) this.services.onLateChange(session);
   }
 
   /** @param prolonged a write of this request has extended the session's life */
@@ -210,6 +245,7 @@ export class RequestSession implements SessionBinding, ResponseGateOwner {
     this.#known = carried?.token;
     if (session !== null) {
       this.#session = session.bind(this);
+      this.#lastAccess = session.lastAccess;
       this.#touching = this.services.sessions.touchLater(session);
       // The cookie is renewed only if the touch was written, which the response must wait for.
       if (this.#touching !== undefined && carried?.transport.renews === true) this.onUse();

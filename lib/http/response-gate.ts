@@ -21,7 +21,7 @@ export interface ResponseGateOwner {
 
 /** Headers that describe the handler's own body, and so leave with it. */
 const OF_THE_BODY =
-  /^(content-.*|transfer-encoding|etag|last-modified|location|cache-control|expires|accept-ranges|trailer)$/i;
+  /^(content-(?!security-policy).*|transfer-encoding|etag|last-modified|location|cache-control|expires|accept-ranges|trailer)$/i;
 
 type Headers = OutgoingHttpHeaders | OutgoingHttpHeader[];
 
@@ -39,7 +39,8 @@ export function gateResponse(response: ServerResponse, owner: ResponseGateOwner)
   const flushHeaders = response.flushHeaders.bind(response);
   const write = response.write.bind(response);
   const end = response.end.bind(response);
-  const queue: (() => void)[] = [];
+  /** Calls that wait, and the arguments of those that may have a callback. */
+  const queue: { readonly call: () => void; readonly args?: unknown[] }[] = [];
   let state: 'waiting' | 'holding' | 'open' | 'replaced' = 'waiting';
   let ended = false;
   let stopped = false;
@@ -66,7 +67,7 @@ export function gateResponse(response: ServerResponse, owner: ResponseGateOwner)
       return true;
     }
     hold();
-    committing.then(release).catch(replace);
+    committing.then(release, replace);
     return false;
   };
 
@@ -78,9 +79,11 @@ export function gateResponse(response: ServerResponse, owner: ResponseGateOwner)
     const { statusCode } = response;
     // HTTP/2 has no status messages, and warns when asked for one.
     const statusMessage = response.req.httpVersionMajor === 1 ? response.statusMessage : undefined;
-    queue.push(() => {
-      response.statusCode = statusCode;
-      if (statusMessage !== undefined) response.statusMessage = statusMessage;
+    queue.push({
+      call: () => {
+        response.statusCode = statusCode;
+        if (statusMessage !== undefined) response.statusMessage = statusMessage;
+      },
     });
   };
   const letGo = (): void => {
@@ -90,8 +93,13 @@ export function gateResponse(response: ServerResponse, owner: ResponseGateOwner)
 
   const release = (): void => {
     letGo();
-    open();
-    for (const call of queue.splice(0)) call();
+    try {
+      open();
+      for (let next = queue.shift(); next !== undefined; next = queue.shift()) next.call();
+    } catch (error) {
+      replace(error); // in the same turn: nobody may find the response unanswered in between
+      return;
+    }
     if (stopped && !response.writableNeedDrain && !response.destroyed) response.emit('drain');
   };
 
@@ -99,7 +107,7 @@ export function gateResponse(response: ServerResponse, owner: ResponseGateOwner)
   const replace = (error: unknown): void => {
     letGo();
     state = 'replaced'; // whatever the handler still writes is dropped
-    queue.length = 0;
+    for (const { args } of queue.splice(0)) if (args !== undefined) callBack(args);
     const { status, body } = owner.onFailure(error);
     if (response.destroyed) return;
     if (response.headersSent) {
@@ -115,6 +123,7 @@ export function gateResponse(response: ServerResponse, owner: ResponseGateOwner)
     response.setHeader('Cache-Control', 'no-store');
     addHeaders(response, owner.headers());
     state = 'open'; // for what end() itself calls
+    writeHead(status); // now: middleware may have wrapped end(), and call Node's later
     end(text, 'utf8');
     state = 'replaced';
     if (stopped) response.emit('drain'); // let a piped source run out
@@ -122,13 +131,13 @@ export function gateResponse(response: ServerResponse, owner: ResponseGateOwner)
 
   response.writeHead = function (this: ServerResponse, ...args: unknown[]) {
     if (passes()) writeHead(...(withoutOurs(response, args, owner) as [number]));
-    else if (state === 'holding') queue.push(() => response.writeHead(...(args as [number])));
+    else if (state === 'holding') queue.push({ call: () => response.writeHead(...(args as [number])) });
     return response;
   } as typeof response.writeHead;
 
   response.flushHeaders = function () {
     if (passes()) flushHeaders();
-    else if (state === 'holding') queue.push(() => flushHeaders());
+    else if (state === 'holding') queue.push({ call: () => flushHeaders() });
   };
 
   response.write = function (...args: unknown[]) {
@@ -137,14 +146,14 @@ export function gateResponse(response: ServerResponse, owner: ResponseGateOwner)
       callBack(args);
       return true;
     }
-    queue.push(() => write(...(args as [string])));
+    queue.push({ call: () => write(...(args as [string])), args });
     stopped = true;
     return false;
   } as typeof response.write;
 
   response.end = function (...args: unknown[]) {
     if (passes()) return end(...(args as [string]));
-    if (state === 'holding' && !ended) queue.push(() => end(...(args as [string])));
+    if (state === 'holding' && !ended) queue.push({ call: () => end(...(args as [string])), args });
     else callBack(args);
     ended = true;
     return response;
@@ -159,9 +168,11 @@ function callBack(args: unknown[]): void {
 
 function addHeaders(response: ServerResponse, ours: readonly (readonly [string, string])[]): void {
   if (response.headersSent) return;
+  const added = new Set(['set-cookie']); // several are kept, the handler's own among them
   for (const [name, value] of ours) {
-    if (name === 'Set-Cookie') response.appendHeader(name, value);
+    if (added.has(name.toLowerCase())) response.appendHeader(name, value);
     else response.setHeader(name, value);
+    added.add(name.toLowerCase());
   }
 }
 
@@ -178,7 +189,7 @@ function withoutOurs(response: ServerResponse, args: unknown[], owner: ResponseG
   for (const [name, value] of pairs) {
     const own = ours.find(([ourName]) => ourName.toLowerCase() === name.toLowerCase());
     if (own === undefined) kept.push([name, value]);
-    else if (own[0] === 'Set-Cookie' && value !== undefined)
+    else if (name.toLowerCase() === 'set-cookie' && value !== undefined)
       response.appendHeader(name, Array.isArray(value) ? value : String(value));
   }
   const headers: Headers = Array.isArray(given)
