@@ -41,7 +41,7 @@ export interface SubscriberCounts {
  * After an epoch could not be opened (no rights on the channel, C not back yet), the next try comes after the first of
  * these, doubled each time up to the second, and not in all processes at the same moment.
  */
-const RETRY_MS = { first: 250, most: 2_000 };
+const RETRY_MS = { first: 250, most: 1_000 };
 /** A connection that ioredis has given up for good is begun anew after this. */
 const REVIVE_MS = 50;
 

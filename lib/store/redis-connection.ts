@@ -19,7 +19,7 @@ type Argument = string | number;
  * A server that failed its check is asked again, on a new link, after the first of these, doubled each time up to the
  * second, and not by all processes at the same moment.
  */
-const RECHECK_MS = { first: 250, most: 2_000 };
+const RECHECK_MS = { first: 250, most: 1_000 };
 
 export interface Reply {
   readonly value: unknown;

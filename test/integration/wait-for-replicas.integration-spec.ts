@@ -169,8 +169,7 @@ describe('waitForReplicas', () => {
   });
 
   it('while one destroy waits, other commands of the process go on', async () => {
-    const commandTimeout = 1_500;
-    const node = await open({ commandTimeout });
+    const node = await open({ commandTimeout: 3_000 }); // and so WAIT takes a second
     const doomed = await node.sessions.create({});
     await replica.pause();
     try {
