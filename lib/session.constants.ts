@@ -13,7 +13,6 @@ export const SESSION_STRICT = 'nestjs-sessionkit:strict';
 export const SESSION_SKIP_CSRF = 'nestjs-sessionkit:skip-csrf';
 
 /**
- * Where a request's session lies on Node's request. A registered symbol, so that two copies of this package in one
- * process still find each other's.
+ * Where a request's session lies on Node's request.
  */
-export const SESSION_OF_REQUEST = Symbol.for('nestjs-sessionkit.session');
+export const SESSION_OF_REQUEST = Symbol('SESSION_OF_REQUEST');

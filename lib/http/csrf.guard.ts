@@ -10,7 +10,7 @@ import { isCsrfTokenOf } from '../core/csrf-token.js';
 import { SessionStoreUnavailableError } from '../errors/state.errors.js';
 import { isUnsafe } from './csrf.js';
 import { toHttpException } from './http-errors.js';
-import { exchangeOf, type HttpRequest } from './http-request.js';
+import { mustBeHttp, type HttpRequest } from './http-request.js';
 import { HttpSessions } from './http-sessions.js';
 import { readPolicy } from './route-policy.js';
 
@@ -29,7 +29,7 @@ export class CsrfGuard implements CanActivate {
   ) {}
 
   async canActivate(context: ExecutionContext): Promise<boolean> {
-    const { request, response } = exchangeOf(context);
+    const { request, response } = mustBeHttp(context, 'CsrfGuard');
     const { skipCsrf, strict } = readPolicy(this.reflector, context);
     if (skipCsrf || !isUnsafe(request)) return true;
     const held = this.http.of(request, response);

@@ -1,6 +1,7 @@
 import type { ExecutionContext } from '@nestjs/common';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { ActiveSession } from '../core/active-session.js';
+import { SessionArgumentError } from '../errors/caller.errors.js';
 import { SESSION_OF_REQUEST } from '../session.constants.js';
 import type { RequestHeaders } from '../core/token-transport.interface.js';
 import type { RequestSession } from './request-session.js';
@@ -33,11 +34,15 @@ export function rawResponse(response: HttpResponse): ServerResponse {
  * @publicApi
  */
 export function sessionOf(request: HttpRequest): ActiveSession<object> | null | undefined {
-  return ((request.raw ?? request) as HttpRequest)[SESSION_OF_REQUEST]?.found;
+  return ((request.raw ?? request) as HttpRequest)[SESSION_OF_REQUEST]?.current;
 }
 
 /** The address the request came from, without trust in headers. */
 export function isFromLoopback(request: HttpRequest): boolean {
+  const { headers } = request;
+  // Handed on by a proxy on this machine: who knows from where.
+  if (headers.forwarded ?? headers['x-forwarded-for'] ?? headers['x-forwarded-proto'] ?? headers['x-real-ip'])
+    return false;
   const address = (request.raw ?? request).socket?.remoteAddress;
   return address !== undefined && /^(::1|(::ffff:)?127\.\d+\.\d+\.\d+)$/.test(address);
 }
@@ -47,21 +52,25 @@ export function isOverTls(request: HttpRequest): boolean {
   return request.protocol === 'https' || (socket !== undefined && 'encrypted' in socket);
 }
 
-/** Request and response of a handler's context: HTTP, or GraphQL over HTTP. */
-export function exchangeOf(context: ExecutionContext): {
-  request: HttpRequest;
-  response: HttpResponse | undefined;
-} {
-  if ((context.getType() as string) === 'graphql') {
-    const inner = context.getArgByIndex<{
-      req?: HttpRequest & { res?: HttpResponse };
-      request?: HttpRequest;
-      res?: HttpResponse;
-      reply?: HttpResponse;
-    }>(2);
-    const request = (inner.req ?? inner.request)!;
-    return { request, response: inner.res ?? inner.reply ?? inner.req?.res };
-  }
+/** Request and response of an HTTP handler's context; null of another kind (a socket, a message, GraphQL). */
+export function exchangeOf(
+  context: ExecutionContext,
+): { readonly request: HttpRequest; readonly response: HttpResponse } | null {
+  if (context.getType() !== 'http') return null;
   const http = context.switchToHttp();
   return { request: http.getRequest<HttpRequest>(), response: http.getResponse<HttpResponse>() };
+}
+
+/** The same where nothing else will do. */
+export function mustBeHttp(
+  context: ExecutionContext,
+  who: string,
+): NonNullable<ReturnType<typeof exchangeOf>> {
+  const exchange = exchangeOf(context);
+  if (exchange !== null) return exchange;
+  throw new SessionArgumentError(
+    who,
+    `on ${context.getClass().name}.${context.getHandler().name} finds no HTTP request in a context of type "${context.getType()}". ` +
+      'Use it on HTTP routes, or a subclass of SessionGuard that overrides getRequest.',
+  );
 }

@@ -28,6 +28,7 @@ import { CookieTransport } from './token-transport.js';
 export class HttpSessions implements HttpSessionServices {
   readonly #logger = new Logger('SessionModule');
   readonly #said = new Set<string>();
+  readonly #besides = new WeakMap<object, RequestSession>();
 
   constructor(
     readonly sessions: SessionService<object>,
@@ -35,15 +36,27 @@ export class HttpSessions implements HttpSessionServices {
     private readonly options: Pick<ResolvedSessionOptions, 'cookie' | 'csrf'>,
   ) {}
 
-  /** @param response absent where nothing is answered by HTTP: then nothing is saved by itself */
-  of(request: HttpRequest, response: HttpResponse | undefined): RequestSession {
+  /**
+   * @param request where the token is read
+   * @param response absent where nothing is answered by HTTP: then nothing is saved by itself
+   * @param owner the handler's request, where a guard reads the token from something else
+   */
+  of(request: HttpRequest, response: HttpResponse | undefined, owner = request): RequestSession {
     // On Node's own request, so that middleware, guards and handlers of any framework find the same one.
-    const owner = (request.raw ?? request) as HttpRequest;
-    return (owner[SESSION_OF_REQUEST] ??= new RequestSession(
+    const raw = (owner.raw ?? owner) as HttpRequest;
+    const held = raw[SESSION_OF_REQUEST];
+    if (held?.services === this) return held;
+    // Another SessionModule's, with sessions of its own: never to be taken for ours.
+    const known = held === undefined ? undefined : this.#besides.get(raw);
+    if (known !== undefined) return known;
+    const made = new RequestSession(
       this,
       request,
       response === undefined ? undefined : rawResponse(response),
-    ));
+    );
+    if (held === undefined) raw[SESSION_OF_REQUEST] = made;
+    else this.#besides.set(raw, made);
+    return made;
   }
 
   /** @throws {ForbiddenException} if another site caused the request, where that matters */

@@ -3,6 +3,7 @@ import type { SessionBinding } from '../core/session-binding.interface.js';
 import type { SessionMetadata } from '../core/session-record.interface.js';
 import type { SessionService } from '../core/session.service.js';
 import type { TokenTransport } from '../core/token-transport.interface.js';
+import { SessionGoneError } from '../errors/state.errors.js';
 import type { HttpRequest } from './http-request.js';
 import { gateResponse, type ReplacementAnswer, type ResponseGateOwner } from './response-gate.js';
 import type { ServerResponse } from 'node:http';
@@ -21,7 +22,7 @@ export interface HttpSessionServices {
   onLateChange(session: Session): void;
 }
 
-/** How long after a change that comes too late it is reported. */
+/** How long after the end of a response what was forgotten is looked for. */
 const LATE_MS = 1_000;
 
 /** A token of the request, and what read it. */
@@ -42,6 +43,8 @@ export class RequestSession implements SessionBinding, ResponseGateOwner {
   #session: Session | undefined;
   /** The stored session the request came with; null: none; undefined: not looked for yet. */
   #found: Session | null | undefined;
+  /** Whether the store itself was asked. */
+  #strictly = false;
   #looking: Promise<Session | null> | undefined;
   #carried: Carried | undefined;
   #carriesOthers = false;
@@ -50,32 +53,42 @@ export class RequestSession implements SessionBinding, ResponseGateOwner {
   /** The token the client has, as far as this response told it or the request showed. */
   #known: string | undefined;
   #failed = false;
+  #committed = false;
   #saving: Promise<void> | undefined;
   #check: NodeJS.Timeout | undefined;
   #lastAccess = 0;
   readonly #lines: (readonly [name: string, value: string])[] = [];
 
   constructor(
-    private readonly services: HttpSessionServices,
+    readonly services: HttpSessionServices,
     private readonly request: HttpRequest,
     /** Absent where nothing is answered by HTTP. */
     private readonly response: ServerResponse | undefined,
   ) {}
 
   /**
-   * The stored session whose token the request carries, or null. Without a promise where the near cache answers.
+   * The stored session whose token the request carries, or null. Without a promise where the near cache answers. Looked
+   * for once per request: whoever serves many messages over one request needs one of these for each.
    *
    * @param strict read the store
    */
   find(strict: boolean): Session | null | Promise<Session | null> {
-    if (this.#found !== undefined) return this.#found;
-    if (this.#looking !== undefined) return this.#looking;
+    const found = this.#found;
+    if (found !== undefined && (!strict || this.#strictly)) return found;
+    if (this.#looking !== undefined) {
+      // One that is under way may be content with a copy; whoever is not looks again after it.
+      return strict && !this.#strictly ? this.#looking.then(() => this.find(true)) : this.#looking;
+    }
+    if (found !== undefined && found !== null) return this.#wait(this.#confirm(found));
     const carried = this.#read();
     const [first] = carried;
-    if (first === undefined) return this.#settle(null);
+    if (first === undefined) {
+      this.#strictly = true; // what carries nothing is nobody's, whoever is asked
+      return this.#settle(null);
+    }
     const cached = strict ? null : this.services.sessions.getCached(first.token);
     if (cached !== null) return this.#settle(cached, first);
-    return (this.#looking = this.#look(carried, strict).finally(() => (this.#looking = undefined)));
+    return this.#wait(this.#look(carried, strict));
   }
 
   /** The visitor's session: the stored one, or a new one that its first write will store. */
@@ -93,21 +106,21 @@ export class RequestSession implements SessionBinding, ResponseGateOwner {
     return !this.#carriesOthers && this.services.transports.some(({ ambient }) => ambient);
   }
 
-  /** What {@link find} found; undefined when nobody has looked. */
-  get found(): Session | null | undefined {
-    return this.#found;
+  /** What {@link find} found, or this request has stored since; undefined when nobody has looked. */
+  get current(): Session | null | undefined {
+    return this.#session?.isStored ? this.#session : this.#found;
   }
 
   onUse(): void {
     const { response } = this;
     if (response === undefined) return;
-    if (response.closed) return this.#checkLater();
+    if (response.closed && response.headersSent) return this.#checkLater();
     if (this.#gated) return;
     this.#gated = true;
     gateResponse(response, this);
     response.once('close', () => {
       // The client went away. Most answers still come, and are committed; some, of files, do not even begin then.
-      if (!response.headersSent) this.#saveUnanswered();
+      if (!response.headersSent) setTimeout(() => this.#saveUnanswered(), LATE_MS).unref();
       const check = () => response.headersSent && this.#sayIfLate();
       if (this.#saving === undefined) check();
       else this.#saving.then(check, check);
@@ -125,6 +138,7 @@ export class RequestSession implements SessionBinding, ResponseGateOwner {
   }
 
   commit(): Promise<void> | undefined {
+    this.#committed = true;
     const session = this.#session;
     if (session === undefined) return undefined;
     if (session.hasChanges) return this.#save(session);
@@ -156,6 +170,7 @@ export class RequestSession implements SessionBinding, ResponseGateOwner {
   }
 
   #saveUnanswered(): void {
+    if (this.#committed) return;
     try {
       this.commit()?.catch((error: unknown) => void this.services.toAnswer(error));
     } catch (error) {
@@ -230,12 +245,35 @@ export class RequestSession implements SessionBinding, ResponseGateOwner {
     return found;
   }
 
+  #wait(looking: Promise<Session | null>): Promise<Session | null> {
+    return (this.#looking = looking.finally(() => (this.#looking = undefined)));
+  }
+
+  /** Asks the store about a session that a copy answered for. What the request has changed of it stays. */
+  async #confirm(session: Session): Promise<Session | null> {
+    try {
+      if (!session.hasChanges) await session.reload();
+      else if ((await this.services.sessions.getStored(session.token, true)) === null) this.#found = null;
+    } catch (error) {
+      if (!(error instanceof SessionGoneError)) throw error;
+      this.#found = null;
+    }
+    this.#strictly = true;
+    return this.#found ?? null;
+  }
+
   /** The first that leads to a live session wins, so that a stale cookie hides no valid bearer token. */
   async #look(carried: readonly Carried[], strict: boolean): Promise<Session | null> {
+    const { sessions } = this.services;
     for (const one of carried) {
-      const session = await this.services.sessions.getStored(one.token, strict);
-      if (session !== null) return this.#settle(session, one);
+      // The first has been looked for in the near cache already.
+      const cached = strict || one === carried[0] ? null : sessions.getCached(one.token);
+      const session = cached ?? (await sessions.getStored(one.token, strict));
+      if (session === null) continue;
+      this.#strictly = strict;
+      return this.#settle(session, one);
     }
+    this.#strictly = strict;
     return this.#settle(null);
   }
 

@@ -19,9 +19,9 @@ export interface ResponseGateOwner {
   onFailure(error: unknown): ReplacementAnswer;
 }
 
-/** Headers that describe the handler's own body, and so leave with it. */
+/** Headers that belong to the handler's own answer, and so leave with it. */
 const OF_THE_BODY =
-  /^(content-(?!security-policy).*|transfer-encoding|etag|last-modified|location|cache-control|expires|accept-ranges|trailer)$/i;
+  /^(content-(?!security-policy).*|transfer-encoding|etag|last-modified|location|cache-control|expires|accept-ranges|trailer|set-cookie)$/i;
 
 type Headers = OutgoingHttpHeaders | OutgoingHttpHeader[];
 
@@ -42,6 +42,10 @@ export function gateResponse(response: ServerResponse, owner: ResponseGateOwner)
   /** Calls that wait, and the arguments of those that may have a callback. */
   const queue: { readonly call: () => void; readonly args?: unknown[] }[] = [];
   let state: 'waiting' | 'holding' | 'open' | 'replaced' = 'waiting';
+  /** Who waits for `drain` since a held `write` said no. */
+  const waiting = new Set<Waiting>();
+  /** Headers the handler gave to `writeHead`. */
+  let given: Headers | undefined;
   let ended = false;
   let stopped = false;
 
@@ -67,7 +71,7 @@ export function gateResponse(response: ServerResponse, owner: ResponseGateOwner)
       return true;
     }
     hold();
-    committing.then(release, replace);
+    committing.then(release, replace).catch(() => response.destroy()); // neither answer could be sent
     return false;
   };
 
@@ -77,6 +81,7 @@ export function gateResponse(response: ServerResponse, owner: ResponseGateOwner)
     Object.defineProperty(response, 'headersSent', { configurable: true, get: () => true });
     Object.defineProperty(response, 'writableEnded', { configurable: true, get: () => ended });
     const { statusCode } = response;
+    overhear(response, (one) => state === 'holding' && waiting.add(one).size > 0);
     // HTTP/2 has no status messages, and warns when asked for one.
     const statusMessage = response.req.httpVersionMajor === 1 ? response.statusMessage : undefined;
     queue.push({
@@ -100,7 +105,13 @@ export function gateResponse(response: ServerResponse, owner: ResponseGateOwner)
       replace(error); // in the same turn: nobody may find the response unanswered in between
       return;
     }
-    if (stopped && !response.writableNeedDrain && !response.destroyed) response.emit('drain');
+    if (stopped && !response.writableNeedDrain) drained();
+  };
+  const drained = (): void => {
+    response.emit('drain');
+    // Middleware that compresses leads listeners to a stream of its own, which has nothing to drain.
+    for (const one of waiting) if (!one.reached) one.listener.call(response);
+    waiting.clear();
   };
 
   /** After the session could not be saved, or after the handler's own calls failed where they could no longer throw. */
@@ -115,6 +126,14 @@ export function gateResponse(response: ServerResponse, owner: ResponseGateOwner)
       return;
     }
     for (const name of response.getHeaderNames()) if (OF_THE_BODY.test(name)) response.removeHeader(name);
+    // What others set for every answer (CORS for example) stays; Fastify hands it over only here.
+    for (const [name, value] of pairsOf(given)) {
+      try {
+        if (value !== undefined && !OF_THE_BODY.test(name)) response.setHeader(name, value);
+      } catch {
+        // Node refuses it: this very header may be why the handler's answer is being replaced.
+      }
+    }
     const text = JSON.stringify(body);
     response.statusCode = status;
     if (response.req.httpVersionMajor === 1) response.statusMessage = '';
@@ -126,12 +145,16 @@ export function gateResponse(response: ServerResponse, owner: ResponseGateOwner)
     writeHead(status); // now: middleware may have wrapped end(), and call Node's later
     end(text, 'utf8');
     state = 'replaced';
-    if (stopped) response.emit('drain'); // let a piped source run out
+    if (stopped) drained(); // let a piped source run out
   };
 
   response.writeHead = function (this: ServerResponse, ...args: unknown[]) {
     if (passes()) writeHead(...(withoutOurs(response, args, owner) as [number]));
-    else if (state === 'holding') queue.push({ call: () => response.writeHead(...(args as [number])) });
+    else if (state === 'holding') {
+      const last = args.at(-1);
+      if (args.length > 1 && typeof last === 'object' && last !== null) given = last as Headers;
+      queue.push({ call: () => response.writeHead(...(args as [number])) });
+    }
     return response;
   } as typeof response.writeHead;
 
@@ -160,6 +183,31 @@ export function gateResponse(response: ServerResponse, owner: ResponseGateOwner)
   } as typeof response.end;
 }
 
+/** A listener for `drain`, and whether it has been called. */
+interface Waiting {
+  readonly listener: () => void;
+  reached: boolean;
+}
+
+/** Tells of each listener for `drain` that is added from now on, until `heard` returns false. */
+function overhear(response: ServerResponse, heard: (one: Waiting) => boolean): void {
+  let listening = true;
+  for (const name of ['on', 'addListener'] as const) {
+    const add = response[name].bind(response) as (event: string, listener: () => void) => ServerResponse;
+    response[name] = ((event: string, listener: () => void) => {
+      if (!listening || event !== 'drain') return add(event, listener);
+      const one: Waiting = { listener, reached: false };
+      listening = heard(one);
+      const call = () => {
+        one.reached = true;
+        listener.call(response);
+      };
+      // By this property removeListener() finds it under the name it was added by.
+      return add(event, Object.assign(call, { listener }));
+    }) as never;
+  }
+}
+
 /** A writer that waits for its callback must not wait for ever. */
 function callBack(args: unknown[]): void {
   const callback = args.at(-1);
@@ -180,11 +228,9 @@ function addHeaders(response: ServerResponse, ours: readonly (readonly [string, 
 function withoutOurs(response: ServerResponse, args: unknown[], owner: ResponseGateOwner): unknown[] {
   const ours = owner.headers();
   const last = args.length - 1;
-  const given = args[last] as Headers | undefined;
+  const given = args[last] as Headers | null | undefined;
   if (ours.length === 0 || last === 0 || typeof given !== 'object' || given === null) return args;
-  const pairs: [string, OutgoingHttpHeader | undefined][] = Array.isArray(given)
-    ? pairsOf(given)
-    : Object.entries(given);
+  const pairs = pairsOf(given);
   const kept: [string, OutgoingHttpHeader | undefined][] = [];
   for (const [name, value] of pairs) {
     const own = ours.find(([ourName]) => ourName.toLowerCase() === name.toLowerCase());
@@ -198,8 +244,10 @@ function withoutOurs(response: ServerResponse, args: unknown[], owner: ResponseG
   return [...args.slice(0, last), headers];
 }
 
-function pairsOf(flat: readonly unknown[]): [string, OutgoingHttpHeader][] {
-  if (Array.isArray(flat[0])) return flat as [string, OutgoingHttpHeader][];
+/** Headers in any of the forms `writeHead` takes: an object, names and values in turn, or pairs of them. */
+function pairsOf(headers: Headers | undefined): [string, OutgoingHttpHeader | undefined][] {
+  if (!Array.isArray(headers)) return Object.entries(headers ?? {});
+  const flat: unknown[] = Array.isArray(headers[0]) ? headers.flat() : headers;
   return Array.from({ length: Math.floor(flat.length / 2) }, (_, index) => [
     String(flat[index * 2]),
     flat[index * 2 + 1] as OutgoingHttpHeader,

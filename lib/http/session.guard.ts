@@ -9,7 +9,7 @@ import { Reflector } from '@nestjs/core';
 import type { ActiveSession } from '../core/active-session.js';
 import { SessionStoreUnavailableError } from '../errors/state.errors.js';
 import { toHttpException } from './http-errors.js';
-import { exchangeOf, type HttpRequest, type HttpResponse } from './http-request.js';
+import { exchangeOf, mustBeHttp, type HttpRequest, type HttpResponse } from './http-request.js';
 import { HttpSessions } from './http-sessions.js';
 import type { RequestSession } from './request-session.js';
 import { readPolicy, type RoutePolicy } from './route-policy.js';
@@ -37,25 +37,25 @@ export class SessionGuard implements CanActivate {
     const policy = readPolicy(this.reflector, context);
     if (policy.access === 'public') return true;
     const request = this.getRequest(context);
-    const held = this.http.of(request, this.getResponse(context));
+    const held = this.http.of(request, this.getResponse(context), exchangeOf(context)?.request);
     const found = held.find(policy.strict);
-    if (!(found instanceof Promise)) return this.#decide(context, request, policy, held, found);
+    if (!(found instanceof Promise)) return this.#decide(context, policy, held, found);
     return found.then(
-      (session) => this.#decide(context, request, policy, held, session),
+      (session) => this.#decide(context, policy, held, session),
       (error: unknown) => {
         throw error instanceof SessionStoreUnavailableError ? toHttpException(error) : error;
       },
     );
   }
 
-  /** Override it for transports in which the request lies elsewhere. */
+  /** Where the token is read. Override it for transports in which that lies elsewhere. */
   protected getRequest(context: ExecutionContext): HttpRequest {
-    return exchangeOf(context).request;
+    return mustBeHttp(context, 'SessionGuard').request;
   }
 
   /** Override it together with `getRequest`; undefined where nothing is answered by HTTP. */
   protected getResponse(context: ExecutionContext): HttpResponse | undefined {
-    return exchangeOf(context).response;
+    return exchangeOf(context)?.response;
   }
 
   /** What is thrown when the route needs a session and the request has none. Override it for another answer. */
@@ -65,14 +65,14 @@ export class SessionGuard implements CanActivate {
 
   #decide(
     context: ExecutionContext,
-    request: HttpRequest,
     { access, skipCsrf }: RoutePolicy,
     held: RequestSession,
     session: ActiveSession<object> | null,
   ): boolean {
     const lacks = session === null ? access !== 'optional' : access === 'user' && session.userId === null;
     if (lacks) throw this.onDenied(context);
-    if (!skipCsrf) this.http.checkOrigin(request, held);
+    const exchange = exchangeOf(context);
+    if (!skipCsrf && exchange !== null) this.http.checkOrigin(exchange.request, held);
     return true;
   }
 }

@@ -1,18 +1,33 @@
-import { Inject, Injectable, type ExecutionContext, type PipeTransform } from '@nestjs/common';
+import {
+  Inject,
+  Injectable,
+  UnauthorizedException,
+  type ExecutionContext,
+  type PipeTransform,
+} from '@nestjs/common';
 import { Reflector } from '@nestjs/core';
 import type { ActiveSession } from '../core/active-session.js';
+import { SessionArgumentError } from '../errors/caller.errors.js';
 import { SessionStoreUnavailableError } from '../errors/state.errors.js';
-import { exchangeOf } from './http-request.js';
+import { mustBeHttp } from './http-request.js';
 import { HttpSessions } from './http-sessions.js';
 import { toHttpException } from './http-errors.js';
 import { readPolicy } from './route-policy.js';
 
 /** What `@Session()` asks for; the pipe, which Nest makes with its dependencies, finds it. */
 export class SessionRequest {
-  constructor(
-    readonly context: ExecutionContext,
-    readonly key: string | undefined,
-  ) {}
+  // Private, so that global pipes of the app, which see it first, find nothing to walk into.
+  readonly #context: ExecutionContext;
+  readonly #key: string | undefined;
+
+  constructor(context: ExecutionContext, key: string | undefined) {
+    this.#context = context;
+    this.#key = key;
+  }
+
+  static read(request: SessionRequest): { context: ExecutionContext; key: string | undefined } {
+    return { context: request.#context, key: request.#key };
+  }
 }
 
 /**
@@ -28,12 +43,20 @@ export class SessionPipe implements PipeTransform {
   ) {}
 
   transform(value: unknown): unknown {
-    if (!(value instanceof SessionRequest)) return value; // a pipe of the app's own has been there first
-    const { context, key } = value;
-    const { request, response } = exchangeOf(context);
+    if (!(value instanceof SessionRequest)) {
+      throw new SessionArgumentError(
+        '@Session()',
+        'was replaced by a global pipe of the app. Let that pipe leave parameters of custom decorators alone (metadata.type "custom").',
+      );
+    }
+    const { context, key } = SessionRequest.read(value);
+    const { request, response } = mustBeHttp(context, '@Session()');
     const held = this.http.of(request, response);
-    const { strict, skipCsrf } = readPolicy(this.reflector, context);
+    const { access, strict, skipCsrf } = readPolicy(this.reflector, context);
     const take = (session: ActiveSession<object>): unknown => {
+      // The guard asks this too, where it stands; a route must not be open only because it was forgotten.
+      const lacks = access === 'user' ? session.userId === null : access === 'required' && !session.isStored;
+      if (lacks) throw new UnauthorizedException();
       if (!skipCsrf) this.http.checkOrigin(request, held);
       return key === undefined ? session : (session as ActiveSession<Record<string, unknown>>).get(key);
     };

@@ -247,7 +247,10 @@ export interface SessionCookieOptions {
 
 /** @publicApi */
 export interface SessionCsrfOptions {
-  /** Also refuse unsafe requests that do not say where they come from. @default false */
+  /**
+   * Also refuse unsafe requests that do not say where they come from, and those from another subdomain of the site.
+   * @default false
+   */
   strict?: boolean;
   /** Other origins that may send unsafe requests, e.g. `['https://app.example.com']`. @default [] */
   allowedOrigins?: readonly string[];

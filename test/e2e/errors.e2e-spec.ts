@@ -52,6 +52,18 @@ class HandlerController {
     return { views: session.data.views };
   }
 
+  /** Writes at once, and leaves nothing that would be saved before the response. */
+  @Get('set')
+  async set(@Session() session: ActiveSession<Data>) {
+    await session.set('views', 1);
+  }
+
+  @Get('set-after-end')
+  async setAfterEnd(@Session() session: ActiveSession<Data>) {
+    await this.registry.kill(session.id);
+    await session.set('views', 1);
+  }
+
   /** As when another device signs this one out while the request runs. */
   @Get('save-after-end')
   async saveAfterEnd(@Session() session: ActiveSession<Data>) {
@@ -104,12 +116,26 @@ describe.each(PLATFORMS)('SessionErrors thrown by a handler over %s', (platform)
     it('a store that goes down between guard and handler: 500 without details, logged with them', async () => {
       const { store, app, token } = await start(platform);
       store.down = true;
-      expect(await app.send('/handler/save', { bearer: token })).toMatchObject({
-        status: 500,
-        body: INTERNAL,
-      });
-      expect(await app.send('/handler/sign-in')).toMatchObject({ status: 500, body: INTERNAL });
+      for (const [path, carried] of [
+        ['/handler/set', { bearer: token }],
+        ['/handler/sign-in', {}],
+      ] as const)
+        expect(await app.send(path, carried)).toMatchObject({ status: 500, body: INTERNAL });
       expect(app.logs.matching(/^error SessionStoreUnavailableError/)).toHaveLength(2);
+      expect(app.logs.lines.join('\n')).not.toContain(token);
+      store.down = false;
+      expect((await app.send('/handler/set', { bearer: token })).status).toBe(200);
+      expect((await app.sessions.get(token))?.data).toEqual({ name: 'Ada', views: 1 });
+    });
+
+    it('and what it left unsaved cannot be saved either: 503 in its place, nothing is half done', async () => {
+      const { store, app, token } = await start(platform);
+      store.down = true;
+      expect(await app.send('/handler/save', { bearer: token })).toMatchObject({
+        status: 503,
+        body: UNAVAILABLE,
+      });
+      expect(app.logs.matching(/^error SessionStoreUnavailableError/)).toHaveLength(1);
       expect(app.logs.lines.join('\n')).not.toContain(token);
       store.down = false;
       expect((await app.send('/handler/save', { bearer: token })).body).toEqual({ views: 1 });
@@ -117,9 +143,18 @@ describe.each(PLATFORMS)('SessionErrors thrown by a handler over %s', (platform)
 
     it('a session that ended while the handler ran: 500, then 401 from the guard', async () => {
       const { app, token } = await start(platform);
-      expect((await app.send('/handler/save-after-end', { bearer: token })).body).toEqual(INTERNAL);
+      expect((await app.send('/handler/set-after-end', { bearer: token })).body).toEqual(INTERNAL);
+      expect(app.logs.matching(/^error SessionGoneError.*sign in again/)).toHaveLength(1);
+      expect((await app.send('/handler/set', { bearer: token })).status).toBe(401);
+    });
+
+    it('and what it left unsaved has nowhere to go: 401 at once, and the session stays ended', async () => {
+      const { app, token } = await start(platform);
+      const reply = await app.send('/handler/save-after-end', { bearer: token });
+      expect(reply).toMatchObject({ status: 401, body: UNAUTHORIZED });
       expect(app.logs.matching(/^error SessionGoneError.*sign in again/)).toHaveLength(1);
       expect((await app.send('/handler/save', { bearer: token })).status).toBe(401);
+      expect(await app.sessions.get(token, { fresh: true })).toBeNull();
     });
 
     it('mistakes of the handler: 500, and the log names the argument or field', async () => {
@@ -163,7 +198,8 @@ describe.each(PLATFORMS)('SessionErrors thrown by a handler over %s', (platform)
 
     it('the session ended: 401, as from the guard', async () => {
       const { app, token } = await start(platform, spec);
-      const fromHandler = await app.send('/handler/save-after-end', { bearer: token });
+      // Nothing is left to save here, so this answer is the filter's.
+      const fromHandler = await app.send('/handler/set-after-end', { bearer: token });
       expect(fromHandler).toMatchObject({ status: 401, body: UNAUTHORIZED });
       if (!hasCatchAll(spec))
         expect(await app.send('/handler/save', { bearer: token })).toMatchObject({

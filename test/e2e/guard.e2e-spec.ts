@@ -3,10 +3,13 @@ import {
   Controller,
   ForbiddenException,
   Get,
+  ImATeapotException,
   Injectable,
   Module,
+  Req,
   Session as NestSession,
   UseGuards,
+  type CanActivate,
   type ExecutionContext,
   type INestApplication,
 } from '@nestjs/common';
@@ -17,10 +20,14 @@ import {
   ActiveSession,
   OptionalSession,
   PublicSession,
+  RequireSession,
+  RequireUser,
   Session,
   SessionGuard,
   SessionModule,
   StrictSession,
+  sessionOf,
+  type HttpRequest,
   type SessionModuleOptions,
 } from '../../lib/index.js';
 import { waitFor } from '../support/wait-for.js';
@@ -31,15 +38,35 @@ import {
   UNAUTHORIZED,
   type Carried,
   type Data,
+  type Reply,
   type TestApp,
 } from './support/test-app.js';
 import { WrappedStore } from './support/wrapped-store.js';
 
 const UNAVAILABLE = { statusCode: 503, message: 'Try again later', error: 'Service Unavailable' };
 
-const describeSession = (session: ActiveSession<Data> | null) => ({
-  session: session && { id: session.id, name: session.data.name, source: session.source },
+const describeSession = (session: ActiveSession<Data>) => ({
+  session: {
+    id: session.id,
+    name: session.data.name,
+    source: session.source,
+    isNew: session.isNew,
+    isStored: session.isStored,
+  },
 });
+
+/** What a visitor without a session gets: a new one that is nowhere else, and nothing to remember it by. */
+function expectUnstored({ status, body, headers }: Reply, more: object = {}): void {
+  expect(status).toBe(200);
+  expect(body).toEqual({
+    session: { id: expect.stringMatching(/^[\w-]{23}$/), source: 'new', isNew: true, isStored: false },
+    ...more,
+  });
+  expect(headers.has('set-cookie')).toBe(false);
+}
+
+/** From a route that does not ask for the session. */
+const ASIDE = { aside: true };
 
 @Controller('me')
 @UseGuards(SessionGuard)
@@ -56,14 +83,20 @@ class MeController {
 
   @Get('optional')
   @OptionalSession()
-  optional(@Session() session: ActiveSession<Data> | null, @Session('name') name: string | null) {
-    return { ...describeSession(session), field: name };
+  optional(@Session() session: ActiveSession<Data>, @Session('name') name: string | undefined) {
+    return { ...describeSession(session), field: name ?? 'absent' };
   }
 
   @Get('public')
   @PublicSession()
-  open(@Session() session: ActiveSession<Data> | null) {
+  open(@Session() session: ActiveSession<Data>) {
     return describeSession(session);
+  }
+
+  @Get('aside')
+  @PublicSession()
+  aside() {
+    return ASIDE;
   }
 }
 
@@ -72,14 +105,26 @@ class MeController {
 @OptionalSession()
 class OptionalController {
   @Get()
-  whole(@Session() session: ActiveSession<Data> | null) {
+  whole(@Session() session: ActiveSession<Data>) {
     return describeSession(session);
   }
 
   @Get('public')
   @PublicSession()
-  open(@Session() session: ActiveSession<Data> | null) {
+  open(@Session() session: ActiveSession<Data>) {
     return describeSession(session);
+  }
+
+  @Get('aside')
+  @PublicSession()
+  aside() {
+    return ASIDE;
+  }
+
+  @Get('required')
+  @RequireSession()
+  required() {
+    return ASIDE;
   }
 }
 
@@ -88,14 +133,25 @@ class OptionalController {
 @PublicSession()
 class PublicController {
   @Get()
-  whole(@Session() session: ActiveSession<Data> | null) {
+  whole(@Session() session: ActiveSession<Data>) {
     return describeSession(session);
+  }
+
+  @Get('aside')
+  aside() {
+    return ASIDE;
   }
 
   @Get('optional')
   @OptionalSession()
-  optional(@Session() session: ActiveSession<Data> | null) {
+  optional(@Session() session: ActiveSession<Data>) {
     return describeSession(session);
+  }
+
+  @Get('required')
+  @RequireSession()
+  required() {
+    return ASIDE;
   }
 }
 
@@ -104,6 +160,11 @@ class BareController {
   @Get()
   whole(@Session() session: ActiveSession<Data>) {
     return describeSession(session);
+  }
+
+  @Get('name')
+  field(@Session('name') name: string | undefined) {
+    return { name: name ?? 'absent' };
   }
 
   @Get('nest')
@@ -131,14 +192,21 @@ class StrictController {
 
   @Get('optional')
   @OptionalSession()
-  optional(@Session() session: ActiveSession<Data> | null) {
+  optional(@Session() session: ActiveSession<Data>) {
     return describeSession(session);
   }
 
   @Get('public')
   @PublicSession()
-  open(@Session() session: ActiveSession<Data> | null) {
+  open(@Session() session: ActiveSession<Data>) {
     return describeSession(session);
+  }
+
+  @Get('aside')
+  @PublicSession()
+  @StrictSession()
+  aside() {
+    return ASIDE;
   }
 }
 
@@ -159,15 +227,22 @@ class StrictMethodsController {
   @Get('optional')
   @StrictSession()
   @OptionalSession()
-  optional(@Session() session: ActiveSession<Data> | null) {
+  optional(@Session() session: ActiveSession<Data>) {
     return describeSession(session);
   }
 
   @Get('public')
   @PublicSession()
   @StrictSession()
-  open(@Session() session: ActiveSession<Data> | null) {
+  open(@Session() session: ActiveSession<Data>) {
     return describeSession(session);
+  }
+
+  @Get('aside')
+  @PublicSession()
+  @StrictSession()
+  aside() {
+    return ASIDE;
   }
 }
 
@@ -192,6 +267,12 @@ describe.each(PLATFORMS)('SessionGuard over %s', (platform) => {
   const start = (session: SessionModuleOptions = {}, before?: (app: INestApplication) => void) =>
     startApp(platform, { session, controllers: CONTROLLERS, before });
   const signIn = async ({ sessions }: TestApp, name = 'Ada') => sessions.create({ name });
+  const endedToken = async (app: TestApp) => {
+    const session = await signIn(app, 'Grace');
+    const { token } = session;
+    await session.destroy();
+    return token;
+  };
 
   describe('finds the token', () => {
     it.each(['cookie', 'bearer'] as const)('in the %s by default', async (where) => {
@@ -224,9 +305,9 @@ describe.each(PLATFORMS)('SessionGuard over %s', (platform) => {
     );
 
     it('in a cookie named by the options, and then not under the default name', async () => {
-      const app = await start({ cookie: { name: 'sid' } });
+      const app = await start({ cookie: { name: 'mine' } });
       const { token } = await signIn(app);
-      expect((await app.send('/me', { headers: { cookie: `sid=${token}` } })).status).toBe(200);
+      expect((await app.send('/me', { headers: { cookie: `mine=${token}` } })).status).toBe(200);
       expect((await app.send('/me', { cookie: token })).status).toBe(401);
     });
 
@@ -241,20 +322,86 @@ describe.each(PLATFORMS)('SessionGuard over %s', (platform) => {
       expect((await app.send('/me', { cookie: token })).status).toBe(401);
     });
 
-    it('where the first of several transports has one; the others are not asked', async () => {
-      const app = await start({ transport: [{ header: 'x-a' }, 'bearer', 'cookie', { header: 'x-b' }] });
+    it('where the first of several transports leads to a live session; those after it are not asked', async () => {
+      const store = new WrappedStore();
+      const app = await start({
+        store,
+        transport: [{ header: 'x-a' }, 'bearer', 'cookie', { header: 'x-b' }],
+      });
       const tokens = await Promise.all(
         ['first', 'second', 'third', 'fourth'].map((name) => signIn(app, name)),
       );
       const [a, bearer, cookie, b] = tokens.map(({ token }) => token) as [string, string, string, string];
-      const nameFor = async (carried: Carried) => (await app.send('/me/name', carried)).body;
-      expect(await nameFor({ headers: { 'x-a': a, 'x-b': b }, bearer, cookie })).toMatchObject({
+      const nameFor = async (carried: Carried, lookups: number) => {
+        const { get } = store.calls;
+        const { body } = await app.send('/me/name', carried);
+        expect(store.calls.get - get).toBe(lookups);
+        return body;
+      };
+      expect(await nameFor({ headers: { 'x-a': a, 'x-b': b }, bearer, cookie }, 1)).toMatchObject({
         name: 'first',
       });
-      expect(await nameFor({ headers: { 'x-b': b }, bearer, cookie })).toMatchObject({ name: 'second' });
-      expect(await nameFor({ headers: { 'x-b': b }, cookie })).toMatchObject({ name: 'third' });
-      expect(await nameFor({ headers: { 'x-b': b } })).toMatchObject({ name: 'fourth' });
-      expect(await nameFor({ headers: { 'x-a': NOBODYS }, bearer })).toEqual(UNAUTHORIZED);
+      expect(await nameFor({ headers: { 'x-b': b }, bearer, cookie }, 1)).toMatchObject({ name: 'second' });
+      expect(await nameFor({ headers: { 'x-b': b }, cookie }, 1)).toMatchObject({ name: 'third' });
+      expect(await nameFor({ headers: { 'x-b': b } }, 1)).toMatchObject({ name: 'fourth' });
+      expect(await nameFor({ headers: { 'x-a': NOBODYS }, bearer, cookie }, 2)).toMatchObject({
+        name: 'second',
+      });
+      expect(await nameFor({ headers: { 'x-a': NOBODYS, 'x-b': NOBODYS } }, 2)).toEqual(UNAUTHORIZED);
+    });
+
+    it.each<[string, (app: TestApp) => string | Promise<string>]>([
+      ['of nobody', () => NOBODYS],
+      ['that is no token', () => 'garbage'],
+      ['of a session that was destroyed', async (app) => endedToken(app)],
+      [
+        'from before a regenerate()',
+        async (app) => {
+          const session = await signIn(app, 'Grace');
+          const { token } = session;
+          await session.regenerate();
+          return token;
+        },
+      ],
+    ])(
+      'in the bearer behind a stale cookie %s, which is left alone, and the other way round',
+      async (_what, make) => {
+        const app = await start();
+        const stale = await make(app);
+        const { token, id } = await signIn(app);
+        for (const path of ['/me', '/me/optional', '/public', '/bare'])
+          for (const carried of [
+            { cookie: stale, bearer: token },
+            { cookie: token, bearer: stale },
+          ]) {
+            const reply = await app.send(path, carried);
+            expect(reply.body, path).toMatchObject({ session: { id, name: 'Ada', isStored: true } });
+            expect(reply.headers.has('set-cookie'), path).toBe(false);
+          }
+        expect((await app.send('/me', { cookie: stale, bearer: stale })).body).toEqual(UNAUTHORIZED);
+      },
+    );
+
+    it('behind a stale cookie from the near cache, as anywhere', async () => {
+      const store = new WrappedStore({ exclusive: true });
+      const app = await start({ store });
+      const { token } = await signIn(app);
+      for (const cookie of ['garbage', NOBODYS]) {
+        const reply = await app.send('/me', { cookie, bearer: token });
+        expect(reply.body, cookie).toMatchObject({ session: { source: 'cache' } });
+      }
+      expect(store.calls.get).toBe(1); // for the cookie of the right form
+    });
+
+    it('but a stale cookie that cannot be told from a live one is 503, not the bearer’s session', async () => {
+      const store = new WrappedStore();
+      const app = await start({ store });
+      const { token } = await signIn(app);
+      store.down = true;
+      expect(await app.send('/me', { cookie: NOBODYS, bearer: token })).toMatchObject({
+        status: 503,
+        body: UNAVAILABLE,
+      });
     });
 
     it('behind an empty cookie: one that was emptied by a sign-out carries nothing', async () => {
@@ -391,16 +538,58 @@ describe.each(PLATFORMS)('SessionGuard over %s', (platform) => {
       });
     });
 
-    it('on a route without the guard answers 500, and the log says what to add', async () => {
-      const app = await start();
+    it('on a route without the guard is the session, too', async () => {
+      const store = new WrappedStore();
+      const app = await start({ store });
+      const { token, id } = await signIn(app);
+      for (const carried of [{ cookie: token }, { bearer: token }]) {
+        const reply = await app.send('/bare', carried);
+        expect(reply).toMatchObject({ status: 200, body: { session: { id, name: 'Ada', isStored: true } } });
+        expect(reply.headers.has('set-cookie')).toBe(false);
+      }
+      expect((await app.send('/bare/name', { cookie: token })).body).toEqual({ name: 'Ada' });
+      expect(store.calls).toMatchObject({ get: 3, create: 1, set: 0 });
+    });
+
+    it('on a route without the guard is a new one for a visitor without, and nothing is stored', async () => {
+      const store = new WrappedStore();
+      const app = await start({ store, touchInterval: 0 });
+      const stale = await endedToken(app);
+      const calls = { ...store.calls };
+      for (const carried of [{}, { cookie: '' }, { cookie: 'garbage' }, { bearer: 'garbage' }])
+        expectUnstored(await app.send('/bare', carried));
+      expect(store.calls).toEqual(calls);
+      for (const carried of [{ cookie: NOBODYS }, { cookie: stale }, { bearer: stale }])
+        expectUnstored(await app.send('/bare', carried));
+      expect((await app.send('/bare/name')).body).toEqual({ name: 'absent' });
+      expect(store.calls).toEqual({ ...calls, get: calls.get + 3 });
+      expect(await store.length()).toBe(0);
+      expect(app.logs.matching(/^(error|warn)/)).toEqual([]);
+    });
+
+    it('on a route without the guard is 503 while the store is down, and recovers by itself', async () => {
+      const store = new WrappedStore();
+      const app = await start({ store });
       const { token } = await signIn(app);
-      const reply = await app.send('/bare', { cookie: token });
-      expect(reply.status).toBe(500);
-      expect(JSON.stringify(reply.body)).not.toContain('SessionGuard');
-      const [line, ...more] = app.logs.matching(/^error/);
-      expect(line).toMatch(/BareController\.whole.*@UseGuards\(SessionGuard\).*APP_GUARD/);
-      expect(line).not.toContain(token);
-      expect(more).toEqual([]);
+      store.down = true;
+      for (const path of ['/bare', '/bare/name'])
+        expect(await app.send(path, { cookie: token })).toMatchObject({ status: 503, body: UNAVAILABLE });
+      expectUnstored(await app.send('/bare'));
+      store.down = false;
+      expect((await app.send('/bare', { cookie: token })).status).toBe(200);
+    });
+
+    it('is looked for once, whoever asks for it how often', async () => {
+      const store = new WrappedStore();
+      const app = await startApp(platform, {
+        session: { store },
+        controllers: CONTROLLERS,
+        providers: [{ provide: APP_GUARD, useExisting: SessionGuard }],
+      });
+      const { token } = await signIn(app);
+      expect((await app.send('/me/name', { cookie: token })).body).toMatchObject({ name: 'Ada' });
+      expect((await app.send('/me/optional', { cookie: token })).body).toMatchObject({ field: 'Ada' });
+      expect(store.calls.get).toBe(2);
     });
 
     it('of @nestjs/common is another decorator: it reads request.session, and we set none', async () => {
@@ -409,13 +598,30 @@ describe.each(PLATFORMS)('SessionGuard over %s', (platform) => {
       expect((await app.send('/bare/nest', { cookie: token })).body).toEqual({ session: 'absent' });
     });
 
-    it('gives each request a draft of its own: what one changes and does not save, no other sees', async () => {
+    it('gives each request a draft of its own: what one changes, others see when it has answered', async () => {
+      let changed!: () => void;
+      let goOn!: () => void;
+      const isChanged = new Promise<void>((resolve) => (changed = resolve));
+      const mayGoOn = new Promise<void>((resolve) => (goOn = resolve));
       @Controller('count')
       @UseGuards(SessionGuard)
       class CountController {
         @Get()
-        async count(@Session() session: ActiveSession<Data>) {
+        count(@Session() session: ActiveSession<Data>) {
           session.data.views = (session.data.views ?? 0) + 1;
+          return { views: session.data.views };
+        }
+
+        @Get('look')
+        look(@Session('views') views: number | undefined) {
+          return { views: views ?? 'absent' };
+        }
+
+        @Get('slow')
+        async slow(@Session() session: ActiveSession<Data>) {
+          session.data.views = 100;
+          changed();
+          await mayGoOn;
           return { views: session.data.views };
         }
 
@@ -426,48 +632,334 @@ describe.each(PLATFORMS)('SessionGuard over %s', (platform) => {
           return { views: session.data.views };
         }
       }
-      const app = await startApp(platform, { controllers: [CountController] });
+      const store = new WrappedStore({ exclusive: true }); // so that all read the same copy of the near cache
+      const app = await startApp(platform, { session: { store }, controllers: [CountController] });
       const { token } = await signIn(app);
-      for (let i = 0; i < 3; i++)
-        expect((await app.send('/count', { cookie: token })).body).toEqual({ views: 1 });
-      for (let i = 1; i <= 3; i++)
-        expect((await app.send('/count/save', { cookie: token })).body).toEqual({ views: i });
+      const views = async (path: string) => (await app.send(path, { cookie: token })).body;
+      const slow = views('/count/slow');
+      await isChanged;
+      expect(await views('/count/look')).toEqual({ views: 'absent' });
+      goOn();
+      expect(await slow).toEqual({ views: 100 });
+      expect(await views('/count/look')).toEqual({ views: 100 });
+      for (let i = 101; i <= 103; i++) expect(await views('/count')).toEqual({ views: i });
+      for (let i = 104; i <= 106; i++) expect(await views('/count/save')).toEqual({ views: i });
+      expect(store.calls).toMatchObject({ get: 0, set: 7 }); // one write per change
     });
   });
 
   describe('@OptionalSession() and @PublicSession()', () => {
-    const NONE = { session: null };
+    it.each([
+      ['optional on a method', '/me/optional', { field: 'absent' }],
+      ['optional on a class', '/optional', {}],
+      ['optional method in a public class', '/public/optional', {}],
+    ])(
+      '%s: without a session a new one that is not stored, with one the session',
+      async (_what, path, more) => {
+        const store = new WrappedStore();
+        const app = await start({ store, touchInterval: 0 });
+        const { token, id } = await signIn(app);
+        const calls = { ...store.calls };
+        for (const carried of [{}, { cookie: NOBODYS }, { cookie: 'garbage' }, { bearer: NOBODYS }])
+          expectUnstored(await app.send(path, carried), more);
+        expect(store.calls).toEqual({ ...calls, get: 2 });
+        const reply = await app.send(path, { cookie: token });
+        expect(reply.body).toMatchObject({ session: { id, name: 'Ada', isStored: true } });
+        expect(reply.headers.has('set-cookie')).toBe(false);
+        expect(await store.length()).toBe(1);
+      },
+    );
 
     it.each([
-      ['optional on a method', '/me/optional', { session: null, field: null }],
-      ['optional on a class', '/optional', NONE],
-      ['optional method in a public class', '/public/optional', NONE],
-    ])('%s: without a session null, with one the session', async (_what, path, none) => {
-      const app = await start();
-      const { token, id } = await signIn(app);
-      expect(await app.send(path)).toMatchObject({ status: 200, body: none });
-      expect(await app.send(path, { cookie: NOBODYS })).toMatchObject({ status: 200, body: none });
-      expect(await app.send(path, { cookie: 'garbage' })).toMatchObject({ status: 200, body: none });
-      expect((await app.send(path, { cookie: token })).body).toMatchObject({ session: { id, name: 'Ada' } });
-    });
+      ['public on a method', '/me/aside'],
+      ['public on a class', '/public/aside'],
+      ['public method in an optional class', '/optional/aside'],
+    ])(
+      '%s: whatever the request carries, nothing is looked up that the route does not ask for',
+      async (_what, path) => {
+        const store = new WrappedStore();
+        const app = await start({ store, touchInterval: 0 });
+        const { token } = await signIn(app);
+        const calls = { ...store.calls };
+        for (const carried of [{}, { cookie: token }, { bearer: token }, { cookie: NOBODYS }])
+          expect(await app.send(path, carried)).toMatchObject({ status: 200, body: ASIDE });
+        expect(store.calls).toEqual(calls);
+      },
+    );
 
     it.each([
       ['public on a method', '/me/public'],
       ['public on a class', '/public'],
       ['public method in an optional class', '/optional/public'],
-    ])('%s: null, whatever the request carries, and nothing is looked up', async (_what, path) => {
+    ])('%s: @Session() looks, and is a new one that is not stored for who has none', async (_what, path) => {
+      const store = new WrappedStore();
+      const app = await start({ store });
+      const { token, id } = await signIn(app);
+      for (const carried of [{ cookie: token }, { bearer: token }])
+        expect((await app.send(path, carried)).body).toMatchObject({
+          session: { id, name: 'Ada', isStored: true },
+        });
+      const calls = { ...store.calls };
+      for (const carried of [{}, { cookie: NOBODYS }, { cookie: 'garbage' }])
+        expectUnstored(await app.send(path, carried));
+      expect(store.calls).toEqual({ ...calls, get: calls.get + 1 });
+    });
+  });
+
+  describe('@RequireSession()', () => {
+    it.each([
+      ['a public class', '/public/required'],
+      ['an optional class', '/optional/required'],
+    ])('on a method of %s: a session is needed, stored and live', async (_class, path) => {
       const store = new WrappedStore();
       const app = await start({ store });
       const { token } = await signIn(app);
-      for (const carried of [{}, { cookie: token }, { cookie: NOBODYS }])
-        expect(await app.send(path, carried)).toMatchObject({ status: 200, body: NONE });
-      expect(store.calls).toMatchObject({ get: 0, touch: 0 });
+      expect(await app.send(path, { cookie: token })).toMatchObject({ status: 200, body: ASIDE });
+      const stale = await endedToken(app);
+      for (const carried of [{}, { cookie: 'garbage' }, { cookie: NOBODYS }, { bearer: stale }]) {
+        const reply = await app.send(path, carried);
+        expect([reply.status, reply.body]).toEqual([401, UNAUTHORIZED]);
+        expect(reply.headers.has('set-cookie')).toBe(false);
+      }
+      store.down = true;
+      expect(await app.send(path, { cookie: token })).toMatchObject({ status: 503, body: UNAVAILABLE });
+      expect(store.calls.create).toBe(2); // those of this test
+    });
+
+    it('on a method, in the class of any other decorator; on a class, except where a method says otherwise', async () => {
+      @Controller('needs')
+      @UseGuards(SessionGuard)
+      @RequireSession()
+      class NeedsController {
+        @Get()
+        needed() {
+          return ASIDE;
+        }
+
+        @Get('public')
+        @PublicSession()
+        open() {
+          return ASIDE;
+        }
+      }
+      @Controller('users')
+      @UseGuards(SessionGuard)
+      @RequireUser()
+      class UsersController {
+        @Get('any')
+        @RequireSession()
+        any() {
+          return ASIDE;
+        }
+      }
+      const app = await startApp(platform, { controllers: [NeedsController, UsersController] });
+      const { token } = await signIn(app); // of nobody in particular
+      expect((await app.send('/needs')).body).toEqual(UNAUTHORIZED);
+      expect((await app.send('/needs', { cookie: token })).body).toEqual(ASIDE);
+      expect((await app.send('/needs/public')).body).toEqual(ASIDE);
+      expect((await app.send('/users/any')).body).toEqual(UNAUTHORIZED);
+      expect((await app.send('/users/any', { cookie: token })).body).toEqual(ASIDE);
+    });
+  });
+
+  describe('@RequireUser()', () => {
+    @Controller('user')
+    @UseGuards(SessionGuard)
+    @RequireUser()
+    class UserController {
+      @Get()
+      whole(@Session() session: ActiveSession<Data>) {
+        return { userId: session.userId, ...describeSession(session) };
+      }
+
+      @Get('optional')
+      @OptionalSession()
+      optional(@Session() session: ActiveSession<Data>) {
+        return describeSession(session);
+      }
+
+      @Get('aside')
+      @PublicSession()
+      aside() {
+        return ASIDE;
+      }
+    }
+
+    @Controller('mixed')
+    @UseGuards(SessionGuard)
+    class MixedController {
+      @Get('plain')
+      plain() {
+        return ASIDE;
+      }
+
+      @Get('user')
+      @RequireUser()
+      user() {
+        return ASIDE;
+      }
+    }
+
+    @Controller('open')
+    @UseGuards(SessionGuard)
+    @PublicSession()
+    class OpenController extends MixedController {}
+
+    const startUsers = async (session: SessionModuleOptions = {}) => {
+      const app = await startApp(platform, {
+        session,
+        controllers: [UserController, MixedController, OpenController],
+      });
+      const visitor = await app.sessions.create({ name: 'somebody' });
+      const ada = await app.sessions.create({ name: 'Ada' }, { userId: 'ada' });
+      return { app, visitor, ada };
+    };
+
+    it.each([
+      ['on a class', '/user'],
+      ['on a method', '/mixed/user'],
+      ['on a method of a public class', '/open/user'],
+    ])('%s: 401 unless the session is somebody’s', async (_where, path) => {
+      const store = new WrappedStore();
+      const { app, visitor, ada } = await startUsers({ store });
+      for (const carried of [
+        {},
+        { cookie: 'garbage' },
+        { cookie: NOBODYS },
+        { cookie: visitor.token },
+        { bearer: visitor.token },
+      ]) {
+        const reply = await app.send(path, carried);
+        expect([reply.status, reply.body]).toEqual([401, UNAUTHORIZED]);
+        expect(reply.headers.has('set-cookie')).toBe(false);
+      }
+      for (const carried of [{ cookie: ada.token }, { bearer: ada.token }])
+        expect((await app.send(path, carried)).status).toBe(200);
+      expect(store.calls).toMatchObject({ create: 2, set: 0, destroy: 0, move: 0 });
+      expect((await app.sessions.get(visitor.token))?.data).toEqual({ name: 'somebody' });
+      store.down = true;
+      expect(await app.send(path, { cookie: ada.token })).toMatchObject({ status: 503, body: UNAVAILABLE });
+    });
+
+    it('hands the handler the session of the user', async () => {
+      const { app, ada } = await startUsers();
+      expect((await app.send('/user', { cookie: ada.token })).body).toMatchObject({
+        userId: 'ada',
+        session: { id: ada.id, name: 'Ada', isStored: true },
+      });
+    });
+
+    it('changes with the user of the session, on the next request', async () => {
+      const { app, visitor } = await startUsers();
+      await visitor.regenerate({ userId: 'grace' });
+      expect((await app.send('/user', { cookie: visitor.token })).status).toBe(200);
+      await visitor.regenerate({ userId: null });
+      expect((await app.send('/user', { cookie: visitor.token })).body).toEqual(UNAUTHORIZED);
+      expect((await app.send('/mixed/plain', { cookie: visitor.token })).body).toEqual(ASIDE);
+    });
+
+    it('on a class leaves its @OptionalSession() and @PublicSession() methods as they are', async () => {
+      const { app, visitor } = await startUsers();
+      expectUnstored(await app.send('/user/optional'));
+      expect((await app.send('/user/optional', { cookie: visitor.token })).body).toMatchObject({
+        session: { id: visitor.id },
+      });
+      expect((await app.send('/user/aside', { cookie: visitor.token })).body).toEqual(ASIDE);
+    });
+
+    it('on a method leaves the other methods as they are', async () => {
+      const { app, visitor } = await startUsers();
+      expect((await app.send('/mixed/plain', { cookie: visitor.token })).body).toEqual(ASIDE);
+      expect((await app.send('/mixed/plain')).body).toEqual(UNAUTHORIZED);
+      expect((await app.send('/open/plain')).body).toEqual(ASIDE);
+    });
+  });
+
+  describe('sessionOf() in a guard of the app', () => {
+    type Peeked = HttpRequest & { peeked?: unknown };
+
+    @Injectable()
+    class PeekGuard implements CanActivate {
+      canActivate(context: ExecutionContext) {
+        const request = context.switchToHttp().getRequest<Peeked>();
+        const session = sessionOf(request);
+        request.peeked = session === undefined ? 'nobody has looked' : session;
+        return true;
+      }
+    }
+
+    const answer = (request: Peeked, session: ActiveSession<Data>) => ({
+      peeked: request.peeked instanceof ActiveSession ? request.peeked.id : request.peeked,
+      isTheHandlers: request.peeked === session,
+      stillSo: sessionOf(request) === request.peeked,
+    });
+
+    @Controller('peek')
+    class PeekController {
+      @Get('after')
+      @UseGuards(SessionGuard, PeekGuard)
+      @OptionalSession()
+      after(@Req() request: Peeked, @Session() session: ActiveSession<Data>) {
+        return answer(request, session);
+      }
+
+      @Get('before')
+      @UseGuards(PeekGuard, SessionGuard)
+      before(@Req() request: Peeked) {
+        return { peeked: request.peeked };
+      }
+
+      @Get('public')
+      @UseGuards(SessionGuard, PeekGuard)
+      @PublicSession()
+      open(@Req() request: Peeked) {
+        return { peeked: request.peeked };
+      }
+
+      @Get('alone')
+      @UseGuards(PeekGuard)
+      alone(@Req() request: Peeked, @Session() session: ActiveSession<Data>) {
+        return { peeked: request.peeked, isTheHandlers: sessionOf(request) === session };
+      }
+    }
+
+    const startPeek = async () => {
+      const app = await startApp(platform, { controllers: [PeekController] });
+      return { app, ...(await signIn(app).then(({ token, id }) => ({ token, id }))) };
+    };
+
+    it('is the session that SessionGuard found, the one that the handler gets', async () => {
+      const { app, token, id } = await startPeek();
+      for (const carried of [{ cookie: token }, { bearer: token }, { cookie: NOBODYS, bearer: token }])
+        expect((await app.send('/peek/after', carried)).body).toEqual({
+          peeked: id,
+          isTheHandlers: true,
+          stillSo: true,
+        });
+    });
+
+    it('is null when it found none, also when the handler has got a new one since', async () => {
+      const { app } = await startPeek();
+      for (const carried of [{}, { cookie: 'garbage' }, { cookie: NOBODYS }])
+        expect((await app.send('/peek/after', carried)).body).toEqual({
+          peeked: null,
+          isTheHandlers: false,
+          stillSo: true,
+        });
+    });
+
+    it('is undefined when nobody has looked: before SessionGuard, without it, and on public routes', async () => {
+      const { app, token } = await startPeek();
+      for (const path of ['/peek/before', '/peek/public', '/peek/alone'])
+        expect((await app.send(path, { cookie: token })).body).toMatchObject({ peeked: 'nobody has looked' });
+      // What @Session() has found since is there for interceptors.
+      expect((await app.send('/peek/alone', { cookie: token })).body).toMatchObject({ isTheHandlers: true });
     });
   });
 
   describe('@StrictSession()', () => {
     const sourceOf = ({ body }: { body: unknown }) =>
-      (body as { session: { source: string } | null }).session?.source ?? null;
+      (body as { session: { source: string } }).session.source;
     const startStrict = async () => {
       const store = new WrappedStore({ exclusive: true });
       const app = await startApp(platform, {
@@ -526,28 +1018,35 @@ describe.each(PLATFORMS)('SessionGuard over %s', (platform) => {
       expect((await app.send('/strict-methods/plain', { cookie: token })).status).toBe(401);
     });
 
-    it('asks anew for a token of nobody, and optional routes give null for it', async () => {
+    it('asks anew for a token of nobody, and optional routes give a new session for it', async () => {
       const { store, app } = await startStrict();
       for (let i = 1; i <= 3; i++) {
         expect((await app.send('/strict', { cookie: NOBODYS })).body).toEqual(UNAUTHORIZED);
-        expect((await app.send('/strict-methods/optional', { cookie: NOBODYS })).body).toEqual({
-          session: null,
-        });
+        expectUnstored(await app.send('/strict-methods/optional', { cookie: NOBODYS }));
         expect(store.calls.get).toBe(2 * i);
       }
-      expect((await app.send('/strict-methods/optional')).body).toEqual({ session: null });
+      expectUnstored(await app.send('/strict-methods/optional'));
       expect((await app.send('/strict', { cookie: 'garbage' })).body).toEqual(UNAUTHORIZED);
       expect(store.calls.get).toBe(6);
     });
 
     it.each([
-      ['on its method', '/strict-methods/public'],
-      ['in a strict class', '/strict/public'],
-    ])('@PublicSession() wins, %s: null, and nothing is looked up', async (_where, path) => {
-      const { store, app, token } = await startStrict();
-      expect(await app.send(path, { cookie: token })).toMatchObject({ status: 200, body: { session: null } });
-      expect(store.calls.get).toBe(0);
-    });
+      ['on its method', '/strict-methods'],
+      ['in a strict class', '/strict'],
+    ])(
+      'beside @PublicSession(), %s: nothing is looked up, unless @Session() asks, which reads the store',
+      async (_where, path) => {
+        const { store, app, token, id } = await startStrict();
+        expect((await app.send(`${path}/aside`, { cookie: token })).body).toEqual(ASIDE);
+        expect(store.calls.get).toBe(0);
+        for (let i = 1; i <= 3; i++) {
+          expect((await app.send(`${path}/public`, { cookie: token })).body).toMatchObject({
+            session: { id, name: 'Ada', source: 'store' },
+          });
+          expect(store.calls.get).toBe(i);
+        }
+      },
+    );
 
     it('answers 503 while the store is down, though there is a copy, and other routes go on', async () => {
       const { store, app, token } = await startStrict();
@@ -665,11 +1164,48 @@ describe.each(PLATFORMS)('SessionGuard over %s', (platform) => {
           session: null,
           imports: [SessionModule.forRoot({ isGlobal: false }), FeatureModule],
         }),
-      ).rejects.toThrow(/SessionGuard[\s\S]*SessionService[\s\S]*FeatureModule/);
+      ).rejects.toThrow(/SessionGuard[\s\S]*HttpSessions[\s\S]*FeatureModule/);
+    });
+  });
+
+  describe('@Session() in a feature module without the guard', () => {
+    it('with isGlobal: false works where the module is imported, and stops the boot where it is not', async () => {
+      const sessionModule = SessionModule.forRoot({ isGlobal: false });
+      @Module({ imports: [sessionModule], controllers: [BareController] })
+      class ImportingModule {}
+      const app = await startApp(platform, { session: null, imports: [ImportingModule] });
+      const { token, id } = await signIn(app);
+      expect((await app.send('/bare', { cookie: token })).body).toMatchObject({ session: { id } });
+      @Module({ controllers: [BareController] })
+      class FeatureModule {}
+      await expect(
+        startApp(platform, { session: null, imports: [sessionModule, FeatureModule] }),
+      ).rejects.toThrow(/SessionPipe[\s\S]*HttpSessions[\s\S]*FeatureModule/);
     });
   });
 
   describe('subclassed', () => {
+    it('asks onDenied, too, about a session that is nobody’s where a user is needed', async () => {
+      @Injectable()
+      class TeapotGuard extends SessionGuard {
+        protected override onDenied() {
+          return new ImATeapotException();
+        }
+      }
+      @Controller('teapot')
+      @UseGuards(TeapotGuard)
+      class TeapotController {
+        @Get()
+        @RequireUser()
+        whole() {
+          return ASIDE;
+        }
+      }
+      const app = await startApp(platform, { controllers: [TeapotController] });
+      const { token } = await signIn(app);
+      expect((await app.send('/teapot', { cookie: token })).status).toBe(418);
+    });
+
     it('takes the request from where getRequest finds it, and answers what onDenied says', async () => {
       @Injectable()
       class TunnelGuard extends SessionGuard {
@@ -717,11 +1253,21 @@ describe.each(PLATFORMS)('SessionGuard over %s', (platform) => {
       return { store, app, token };
     };
 
-    it('public routes work, all others answer 503 without details, and recover by themselves', async () => {
+    it('public routes work unless they ask for it, all others answer 503 without details, and recover by themselves', async () => {
       const { store, app, token } = await startDown(false);
-      expect((await app.send('/public', { cookie: token })).status).toBe(200);
-      expect((await app.send('/me/public', { cookie: token })).status).toBe(200);
-      for (const path of ['/me', '/me/name', '/me/optional', '/optional', '/public/optional']) {
+      for (const path of ['/public/aside', '/me/aside', '/optional/aside'])
+        expect(await app.send(path, { cookie: token })).toMatchObject({ status: 200, body: ASIDE });
+      for (const path of [
+        '/me',
+        '/me/name',
+        '/me/optional',
+        '/optional',
+        '/public/optional',
+        '/me/public',
+        '/public',
+        '/optional/public',
+        '/public/required',
+      ]) {
         const reply = await app.send(path, { cookie: token });
         expect(reply.status, path).toBe(503);
         expect(reply.body, path).toEqual(UNAVAILABLE);
@@ -734,7 +1280,7 @@ describe.each(PLATFORMS)('SessionGuard over %s', (platform) => {
       const { app } = await startDown(false);
       for (const carried of [{}, { cookie: 'garbage' }, { bearer: 'A'.repeat(200) }]) {
         expect((await app.send('/me', carried)).status).toBe(401);
-        expect((await app.send('/optional', carried)).body).toEqual({ session: null });
+        for (const path of ['/optional', '/public', '/bare']) expectUnstored(await app.send(path, carried));
       }
     });
 
@@ -816,14 +1362,16 @@ describe.each(PLATFORMS)('SessionGuard over %s', (platform) => {
       expect(store.calls.touch).toBe(1);
     });
 
-    it('requests without a session, and public ones, touch nothing', async () => {
+    it('requests without a session, and public ones that do not ask for it, touch nothing', async () => {
       const store = new WrappedStore();
       const app = await start({ store, touchInterval: 0 });
       const { token } = await signIn(app);
-      await app.send('/public', { cookie: token });
+      await app.send('/public/aside', { cookie: token });
       await app.send('/optional');
       await app.send('/me', { cookie: NOBODYS });
       expect(store.calls.touch).toBe(0);
+      await app.send('/public', { cookie: token });
+      await waitFor(() => store.calls.touch === 1);
     });
   });
 });

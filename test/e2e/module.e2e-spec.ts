@@ -72,13 +72,14 @@ describe.each(PLATFORMS)('SessionModule over %s', (platform) => {
         absoluteTimeout: 14 * 86_400_000,
         touchInterval: 60_000,
         partitions: 16,
-        cookie: { name: '__Host-sid' },
+        cookie: { name: 'sid', secure: false, sameSite: 'lax', httpOnly: true, path: '/' },
+        csrf: { strict: false, allowedOrigins: [] },
       });
     });
 
     it('with options uses them', async () => {
-      const app = await start({ cookie: { name: 'sid' }, idleTimeout: '1h', absoluteTimeout: '2h' });
-      await works(app, 'sid');
+      const app = await start({ cookie: { name: 'mine' }, idleTimeout: '1h', absoluteTimeout: '2h' });
+      await works(app, 'mine');
       expect(optionsOf(app)).toMatchObject({ idleTimeout: 3_600_000, absoluteTimeout: 7_200_000 });
     });
 
@@ -114,11 +115,24 @@ describe.each(PLATFORMS)('SessionModule over %s', (platform) => {
         },
         coherence: { leaseMs: unset, heartbeatMs: unset },
         transport: unset,
-        cookie: { name: unset },
+        cookie: {
+          name: unset,
+          secure: unset,
+          sameSite: unset,
+          httpOnly: unset,
+          path: unset,
+          domain: unset,
+          maxAge: unset,
+          partitioned: unset,
+          secrets: unset,
+        },
+        csrf: unset,
         events: { message: unset, cacheWrite: unset, cacheClear: unset },
       });
       await works(app);
-      expect(optionsOf(app)).toMatchObject({ idleTimeout: 30 * 60_000, cookie: { name: '__Host-sid' } });
+      const { cookie, csrf } = optionsOf(await start({}));
+      expect(optionsOf(app)).toMatchObject({ idleTimeout: 30 * 60_000, cookie, csrf });
+      expect(cookie.name).toBe('sid');
     });
 
     it('freezes what it made of the options, and leaves alone what the user passed', async () => {
@@ -477,6 +491,9 @@ describe.each(PLATFORMS)('SessionModule over %s', (platform) => {
   });
 
   describe('warns of the memory store', () => {
+    /** Without a word about it, an app in production that neither speaks TLS nor trusts a proxy does not start. */
+    const BEHIND_TLS: SessionModuleOptions = { cookie: { secure: true } };
+
     it.each([
       ['production', 1],
       ['development', 0],
@@ -485,7 +502,7 @@ describe.each(PLATFORMS)('SessionModule over %s', (platform) => {
       onTestFinished(() => {
         vi.unstubAllEnvs();
       });
-      const app = await start({});
+      const app = await start(BEHIND_TLS);
       expect(app.logs.matching(/^warn.*memory of this process/)).toHaveLength(times);
     });
 
@@ -494,7 +511,7 @@ describe.each(PLATFORMS)('SessionModule over %s', (platform) => {
       onTestFinished(() => {
         vi.unstubAllEnvs();
       });
-      const app = await start(onRedis());
+      const app = await start({ ...onRedis(), ...BEHIND_TLS });
       expect(app.logs.matching(/memory of this process/)).toEqual([]);
     });
   });

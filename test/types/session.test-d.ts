@@ -1,13 +1,22 @@
 // What the compiler infers for users of the public API. Checked by tsc, never run.
-import type { ModuleMetadata } from '@nestjs/common';
+import type { IncomingMessage } from 'node:http';
+import type { ExecutionContext, ModuleMetadata } from '@nestjs/common';
 import { describe, expectTypeOf, it } from 'vitest';
 import {
   ActiveSession,
+  OptionalSession,
+  PublicSession,
+  RequireSession,
+  RequireUser,
+  Session,
+  sessionOf,
   SessionEvents,
   SessionModule,
   SessionRegistry,
   SessionService,
+  SkipCsrf,
   StrictSession,
+  type HttpRequest,
   type SessionData,
   type SessionEndReason,
   type SessionInfo,
@@ -154,6 +163,8 @@ describe('ActiveSession<T>', () => {
     expectTypeOf(session.expiresAt).toEqualTypeOf<number | null>();
     expectTypeOf(session.expiresIn).toEqualTypeOf<number | null>();
     expectTypeOf(session.source).toEqualTypeOf<SessionSource>();
+    expectTypeOf(session.isStored).toBeBoolean();
+    expectTypeOf(session.isNew).toBeBoolean();
     expectTypeOf<SessionSource>().toEqualTypeOf<'new' | 'cache' | 'store'>();
     expectTypeOf(session.metadata).toEqualTypeOf<SessionMetadata>();
   });
@@ -209,6 +220,42 @@ describe('@StrictSession()', () => {
   });
 });
 
+describe('decorators of routes', () => {
+  it('stand on classes and methods; @Session() on parameters, with a key or without', () => {
+    @OptionalSession()
+    @RequireUser()
+    @SkipCsrf()
+    class Controller {
+      @RequireSession()
+      @SkipCsrf(false)
+      one(@Session() _session: ActiveSession<Cart>, @Session('items') _items: string[] | undefined): void {}
+
+      @RequireUser()
+      two(): void {}
+
+      @PublicSession()
+      three(): void {}
+    }
+    expectTypeOf(Controller).toBeConstructibleWith();
+    // @ts-expect-error a key is a word
+    Session(5);
+    // @ts-expect-error roles are the app's own
+    RequireUser('admin');
+  });
+});
+
+describe('sessionOf()', () => {
+  it('takes the request of a context or of a framework, and gives a session, null or undefined', () => {
+    expectTypeOf(sessionOf).returns.toEqualTypeOf<ActiveSession<object> | null | undefined>();
+    const contextual = {} as ExecutionContext;
+    sessionOf(contextual.switchToHttp().getRequest<HttpRequest>());
+    sessionOf({} as IncomingMessage);
+    expectTypeOf(sessionOf({} as HttpRequest)?.userId).toEqualTypeOf<string | null | undefined>();
+    // @ts-expect-error the context is no request
+    sessionOf(contextual);
+  });
+});
+
 describe('SessionModule', () => {
   class Factory implements SessionOptionsFactory {
     createSessionOptions(): SessionModuleOptions {
@@ -231,6 +278,17 @@ describe('SessionModule', () => {
     SessionModule.forRoot({ idleTimout: '30m' });
     // @ts-expect-error an unknown transport
     SessionModule.forRoot({ transport: 'query' });
+    SessionModule.forRoot({
+      cookie: { secure: 'auto', sameSite: 'lax', maxAge: '30d', secrets: ['a', 'b'] },
+    });
+    SessionModule.forRoot({ csrf: { strict: true, allowedOrigins: ['https://app.example.com'] } });
+    for (const csrf of [true, false, 'strict'] as const) SessionModule.forRoot({ csrf });
+    // @ts-expect-error an environment variable is text
+    SessionModule.forRoot({ cookie: { secure: 'true' } });
+    // @ts-expect-error sameSite is a word
+    SessionModule.forRoot({ cookie: { sameSite: true } });
+    // @ts-expect-error no such strictness
+    SessionModule.forRoot({ csrf: 'lax' });
     // @ts-expect-error true is no cache
     SessionModule.forRoot({ cache: true });
     SessionModule.forRoot({ cache: { type: 'file', directory: '/tmp', idleCheckInterval: '30s' } });

@@ -58,7 +58,7 @@ export interface AppSpec extends ModuleMetadata {
   before?: (app: INestApplication) => void;
 }
 
-export const DEFAULT_COOKIE = '__Host-sid';
+export const DEFAULT_COOKIE = 'sid'; // outside production, where cookies are not Secure
 export const UNAUTHORIZED = { statusCode: 401, message: 'Unauthorized' };
 
 /** Every line the app logs, in order, as `level text`. Nothing is printed. */

@@ -412,13 +412,8 @@ const WRONG: [title: string, input: unknown, option: string, value: string | Reg
     /Write e\.g\. "x-auth-token"/,
   ],
   ['cookie: a string', { cookie: 'sid' }, 'cookie', '"sid"', /Write \{ name: … \}/],
-  [
-    'cookie.name: a semicolon',
-    { cookie: { name: 'a;b' } },
-    'cookie.name',
-    '"a;b"',
-    /Write e\.g\. "__Host-sid"/,
-  ],
+  ['cookie.name: a semicolon', { cookie: { name: 'a;b' } }, 'cookie.name', '"a;b"', /Write e\.g\. "sid"/],
+  ['csrf: a word', { csrf: 'lax' }, 'csrf', '"lax"', /Write \{ strict: … \}/],
   [
     'events: a function',
     { events: () => undefined },
@@ -435,6 +430,12 @@ const WRONG: [title: string, input: unknown, option: string, value: string | Reg
   ],
 ];
 
+/** The options there are, of a group or of the module, as the error for an unknown one lists them. */
+const knownIn = (group?: string) =>
+  /Known here: (.*)\.$/
+    .exec(refusal(group === undefined ? { '?': 1 } : { [group]: { '?': 1 } }).message)![1]!
+    .split(', ');
+
 describe('resolveSessionOptions: wrong values', () => {
   it.each(WRONG)('%s is refused, naming option, value and fix', (_, input, option, value, fix) => {
     const error = refusal(input);
@@ -450,16 +451,24 @@ describe('resolveSessionOptions: wrong values', () => {
   });
 
   it('has at least one wrong value for every option there is', () => {
-    const known = /Known here: (.*)\.$/.exec(refusal({ '?': 1 }).message)![1]!.split(', ');
+    const known = knownIn();
     expect(known.length).toBeGreaterThanOrEqual(16);
     const named = WRONG.map(([, , option]) => option);
     const covered = new Set(named.map((option) => option.split('.')[0]));
     expect(known.filter((option) => !covered.has(option))).toEqual([]);
-    for (const group of ['cache', 'coherence', 'cookie']) {
-      const { message } = refusal({ [group]: { '?': 1 } });
-      const inside = /Known here: (.*)\.$/.exec(message)![1]!.split(', ');
-      expect(inside.filter((name) => !named.includes(`${group}.${name}`))).toEqual([]);
-    }
+    for (const group of ['cache', 'coherence'])
+      expect(knownIn(group).filter((name) => !named.includes(`${group}.${name}`))).toEqual([]);
+  });
+
+  // Their wrong values are in cookie-options.spec.ts; no option of theirs may be one that is not checked at all.
+  it.each([
+    ['cookie', 9],
+    ['csrf', 2],
+  ])('each option of %s refuses a value of another kind, naming itself', (group, count) => {
+    const names = knownIn(group);
+    expect(names).toHaveLength(count);
+    for (const name of names)
+      expect(refusal({ [group]: { [name]: { of: 'another kind' } } }).option).toBe(`${group}.${name}`);
   });
 
   it.each(['redis', 'subscriber'])('a wrong %s is never shown: it may hold a password', (option) => {
@@ -545,18 +554,29 @@ describe('resolveSessionOptions: what is right', () => {
       },
       coherence: { leaseMs: 2_000, heartbeatMs: 500 },
       transport: ['cookie', 'bearer'],
-      cookie: { name: '__Host-sid' },
+      cookie: {
+        name: 'sid',
+        secure: false,
+        sameSite: 'lax',
+        httpOnly: true,
+        path: '/',
+        domain: undefined,
+        maxAgeMs: undefined,
+        partitioned: false,
+        secrets: [],
+        decided: true,
+      },
+      csrf: { strict: false, allowedOrigins: [] },
       events: {},
     });
-    const { cache, coherence, transport, cookie, events } = resolved;
-    for (const part of [resolved, cache, coherence, transport, cookie, events])
+    const { cache, coherence, transport, cookie, csrf, events } = resolved;
+    for (const part of [resolved, cache, coherence, transport, cookie, cookie.secrets, csrf, events])
       expect(Object.isFrozen(part)).toBe(true);
   });
 
   it('an option that is undefined, as an unset environment variable is, has its default', () => {
     const { instanceId: _, ...defaults } = resolveSessionOptions();
-    const names = /Known here: (.*)\.$/.exec(refusal({ '?': 1 }).message)![1]!.split(', ');
-    const unset = Object.fromEntries(names.map((name) => [name, undefined]));
+    const unset = Object.fromEntries(knownIn().map((name) => [name, undefined]));
     expect(resolve(unset)).toMatchObject(defaults);
     expect(
       resolve({
@@ -574,7 +594,8 @@ describe('resolveSessionOptions: what is right', () => {
           decoder: undefined,
         },
         coherence: { leaseMs: undefined, heartbeatMs: undefined },
-        cookie: { name: undefined },
+        cookie: Object.fromEntries(knownIn('cookie').map((name) => [name, undefined])),
+        csrf: { strict: undefined, allowedOrigins: undefined },
         events: { message: undefined },
       }),
     ).toMatchObject({ ...defaults, events: {} });
