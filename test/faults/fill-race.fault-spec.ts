@@ -94,8 +94,8 @@ describe('fill race', () => {
     // No ticket is ever voided: whatever is told while a read is under way, its answer is stored.
     cache.reserve = (id) =>
       Object.defineProperties(guarded(id), {
-        min: { get: () => -1, set: () => undefined },
-        open: { get: () => true, set: () => undefined },
+        min: { get: () => -1, set: () => {} },
+        open: { get: () => true, set: () => {} },
       });
     const result = await race(reader, writer, 2_000);
     process.stdout.write(`fill race, unguarded: ${JSON.stringify(result)}\n`);
