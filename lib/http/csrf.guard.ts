@@ -7,9 +7,8 @@ import {
 } from '@nestjs/common';
 import { Reflector } from '@nestjs/core';
 import { isCsrfTokenOf } from '../core/csrf-token.js';
-import { SessionStoreUnavailableError } from '../errors/state.errors.js';
 import { isUnsafe } from './csrf.js';
-import { toHttpException } from './http-errors.js';
+import { answerOfLookup } from './http-errors.js';
 import { mustBeHttp, type HttpRequest } from './http-request.js';
 import { HttpSessions } from './http-sessions.js';
 import { readPolicy } from './route-policy.js';
@@ -37,7 +36,7 @@ export class CsrfGuard implements CanActivate {
     try {
       session = await held.find(strict);
     } catch (error) {
-      throw error instanceof SessionStoreUnavailableError ? toHttpException(error) : error;
+      throw answerOfLookup(error);
     }
     if (!held.isAmbient) return true;
     if (session !== null && isCsrfTokenOf(session.token, sentWith(request))) return true;

@@ -13,6 +13,19 @@ import {
 /** Errors that are an answer to the client and not a mistake in the app. */
 export type AnswerableError = SessionStoreUnavailableError | SessionGoneError | SessionConflictError;
 
+export function isAnswerable(error: unknown): error is AnswerableError {
+  return (
+    error instanceof SessionStoreUnavailableError ||
+    error instanceof SessionGoneError ||
+    error instanceof SessionConflictError
+  );
+}
+
+/** For a lookup that failed: the 503 of a store that cannot tell, anything else as it is. */
+export function answerOfLookup(error: unknown): unknown {
+  return error instanceof SessionStoreUnavailableError ? toHttpException(error) : error;
+}
+
 /**
  * The answer: 503 when the store could not tell, 401 when the session has ended, 409 when others kept changing it. The
  * bodies are generic; the reason stands in `cause`, for exception filters and logs.

@@ -2,15 +2,10 @@ import { Logger } from '@nestjs/common';
 import type { ActiveSession } from '../core/active-session.js';
 import type { SessionService } from '../core/session.service.js';
 import type { TokenTransport } from '../core/token-transport.interface.js';
-import {
-  SessionConflictError,
-  SessionGoneError,
-  SessionStoreUnavailableError,
-} from '../errors/state.errors.js';
 import type { ResolvedSessionOptions } from '../options/session-options.interface.js';
 import { SESSION_OF_REQUEST } from '../session.constants.js';
 import { isUnsafe, refuseCrossSite } from './csrf.js';
-import { toHttpException } from './http-errors.js';
+import { isAnswerable, toHttpException } from './http-errors.js';
 import {
   isFromLoopback,
   isOverTls,
@@ -86,11 +81,7 @@ export class HttpSessions implements HttpSessionServices {
   }
 
   toAnswer(error: unknown): ReplacementAnswer {
-    if (
-      error instanceof SessionStoreUnavailableError ||
-      error instanceof SessionGoneError ||
-      error instanceof SessionConflictError
-    ) {
+    if (isAnswerable(error)) {
       const exception = toHttpException(error);
       return { status: exception.getStatus(), body: exception.getResponse() };
     }

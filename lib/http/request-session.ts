@@ -1,3 +1,4 @@
+import type { ServerResponse } from 'node:http';
 import type { ActiveSession } from '../core/active-session.js';
 import type { SessionBinding } from '../core/session-binding.interface.js';
 import type { SessionMetadata } from '../core/session-record.interface.js';
@@ -6,7 +7,6 @@ import type { TokenTransport } from '../core/token-transport.interface.js';
 import { SessionGoneError } from '../errors/state.errors.js';
 import type { HttpRequest } from './http-request.js';
 import { gateResponse, type ReplacementAnswer, type ResponseGateOwner } from './response-gate.js';
-import type { ServerResponse } from 'node:http';
 
 type Session = ActiveSession<object>;
 
@@ -41,6 +41,8 @@ interface Carried {
  */
 export class RequestSession implements SessionBinding, ResponseGateOwner {
   #session: Session | undefined;
+  /** One that was handed out, and turned out to have ended when a stricter look was taken. */
+  #ended: Session | undefined;
   /** The stored session the request came with; null: none; undefined: not looked for yet. */
   #found: Session | null | undefined;
   /** Whether the store itself was asked. */
@@ -139,7 +141,7 @@ export class RequestSession implements SessionBinding, ResponseGateOwner {
 
   commit(): Promise<void> | undefined {
     this.#committed = true;
-    const session = this.#session;
+    const session = this.#ended?.hasChanges ? this.#ended : this.#session;
     if (session === undefined) return undefined;
     if (session.hasChanges) return this.#save(session);
     if (this.#touching !== undefined && this.#carried?.transport.renews === true) {
@@ -253,13 +255,20 @@ export class RequestSession implements SessionBinding, ResponseGateOwner {
   async #confirm(session: Session): Promise<Session | null> {
     try {
       if (!session.hasChanges) await session.reload();
-      else if ((await this.services.sessions.getStored(session.token, true)) === null) this.#found = null;
+      else if ((await this.services.sessions.getStored(session.token, true)) === null) this.#onEnded(session);
     } catch (error) {
       if (!(error instanceof SessionGoneError)) throw error;
-      this.#found = null;
+      this.#onEnded(session);
     }
     this.#strictly = true;
     return this.#found ?? null;
+  }
+
+  /** Nobody gets it any more; but what has been changed of it must fail, and not be forgotten. */
+  #onEnded(session: Session): void {
+    this.#found = null;
+    this.#session = undefined;
+    this.#ended = session;
   }
 
   /** The first that leads to a live session wins, so that a stale cookie hides no valid bearer token. */

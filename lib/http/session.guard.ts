@@ -7,8 +7,7 @@ import {
 } from '@nestjs/common';
 import { Reflector } from '@nestjs/core';
 import type { ActiveSession } from '../core/active-session.js';
-import { SessionStoreUnavailableError } from '../errors/state.errors.js';
-import { toHttpException } from './http-errors.js';
+import { answerOfLookup } from './http-errors.js';
 import { exchangeOf, mustBeHttp, type HttpRequest, type HttpResponse } from './http-request.js';
 import { HttpSessions } from './http-sessions.js';
 import type { RequestSession } from './request-session.js';
@@ -37,13 +36,14 @@ export class SessionGuard implements CanActivate {
     const policy = readPolicy(this.reflector, context);
     if (policy.access === 'public') return true;
     const request = this.getRequest(context);
-    const held = this.http.of(request, this.getResponse(context), exchangeOf(context)?.request);
+    const own = exchangeOf(context)?.request;
+    const held = this.http.of(request, this.getResponse(context), own);
     const found = held.find(policy.strict);
-    if (!(found instanceof Promise)) return this.#decide(context, policy, held, found);
+    if (!(found instanceof Promise)) return this.#decide(context, own, policy, held, found);
     return found.then(
-      (session) => this.#decide(context, policy, held, session),
+      (session) => this.#decide(context, own, policy, held, session),
       (error: unknown) => {
-        throw error instanceof SessionStoreUnavailableError ? toHttpException(error) : error;
+        throw answerOfLookup(error);
       },
     );
   }
@@ -65,14 +65,14 @@ export class SessionGuard implements CanActivate {
 
   #decide(
     context: ExecutionContext,
+    own: HttpRequest | undefined,
     { access, skipCsrf }: RoutePolicy,
     held: RequestSession,
     session: ActiveSession<object> | null,
   ): boolean {
     const lacks = session === null ? access !== 'optional' : access === 'user' && session.userId === null;
     if (lacks) throw this.onDenied(context);
-    const exchange = exchangeOf(context);
-    if (!skipCsrf && exchange !== null) this.http.checkOrigin(exchange.request, held);
+    if (!skipCsrf && own !== undefined) this.http.checkOrigin(own, held);
     return true;
   }
 }

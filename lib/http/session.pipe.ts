@@ -8,10 +8,9 @@ import {
 import { Reflector } from '@nestjs/core';
 import type { ActiveSession } from '../core/active-session.js';
 import { SessionArgumentError } from '../errors/caller.errors.js';
-import { SessionStoreUnavailableError } from '../errors/state.errors.js';
 import { mustBeHttp } from './http-request.js';
 import { HttpSessions } from './http-sessions.js';
-import { toHttpException } from './http-errors.js';
+import { answerOfLookup } from './http-errors.js';
 import { readPolicy } from './route-policy.js';
 
 /** What `@Session()` asks for; the pipe, which Nest makes with its dependencies, finds it. */
@@ -63,7 +62,7 @@ export class SessionPipe implements PipeTransform {
     const session = held.obtain(strict);
     if (!(session instanceof Promise)) return take(session);
     return session.then(take, (error: unknown) => {
-      throw error instanceof SessionStoreUnavailableError ? toHttpException(error) : error;
+      throw answerOfLookup(error);
     });
   }
 }

@@ -142,6 +142,8 @@ describe.each(PLATFORMS)('HTTP sessions over %s', (platform) => {
     await store.inner.destroy((await app.sessions.get(token))!.id); // by somebody who tells nobody
     expect(await other.find(true)).toBeNull();
     expect(await other.find(false)).toBeNull();
+    // Nor does @Session() hand out what has ended: it is a new visitor's.
+    expect(await other.obtain(true)).toMatchObject({ isStored: false, userId: null });
   });
 });
 

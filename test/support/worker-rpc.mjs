@@ -3,7 +3,7 @@
 /**
  * Answers the parent's calls with these methods, until the parent disconnects. Results cross by structured clone;
  * errors as name, code, message, stack and cause. The process is never ended from here: it must do so by itself.
- * @param {Record<string, (...args: any[]) => unknown>} methods
+ * @param {Record<string, (...args: any[]) => unknown>} methods any: each takes what its own tests send
  */
 export function serve(methods) {
   const answer = async ({ id, method, args }) => {
