@@ -2,11 +2,13 @@
 import { Readable, Transform, type TransformCallback } from 'node:stream';
 import { setTimeout as delay } from 'node:timers/promises';
 import { Controller, Get, StreamableFile, type ExecutionContext } from '@nestjs/common';
-import type { IncomingMessage, ServerResponse } from 'node:http';
-import { describe, expect, it } from 'vitest';
+import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { describe, expect, it, onTestFinished } from 'vitest';
 import { ActiveSession, RequireSession, RequireUser, Session, sessionOf } from '../../lib/index.js';
 import { HttpSessions } from '../../lib/http/http-sessions.js';
 import { isFromLoopback, mustBeHttp } from '../../lib/http/http-request.js';
+import { gateResponse } from '../../lib/http/response-gate.js';
 import { PLATFORMS, startApp, type Data } from './support/test-app.js';
 import { WrappedStore } from './support/wrapped-store.js';
 
@@ -145,6 +147,25 @@ describe.each(PLATFORMS)('HTTP sessions over %s', (platform) => {
     // Nor does @Session() hand out what has ended: it is a new visitor's.
     expect(await other.obtain(true)).toMatchObject({ isStored: false, userId: null });
   });
+});
+
+it('headers given to writeHead() outlive the answer they came with, but for those of its body and its cookies', async () => {
+  const server = createServer((_request, response) => {
+    gateResponse(response, {
+      commit: () => Promise.reject(new Error('not saved')),
+      headers: () => [],
+      onFailure: () => ({ status: 503, body: { statusCode: 503 } }),
+    });
+    response.writeHead(200, { 'X-Request-Id': '7', 'Content-Type': 'text/plain', 'Set-Cookie': 'own=1' });
+    response.end('never seen');
+  });
+  onTestFinished(() => void server.close());
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const reply = await fetch(`http://127.0.0.1:${(server.address() as AddressInfo).port}`);
+  expect([reply.status, await reply.json()]).toEqual([503, { statusCode: 503 }]);
+  expect(reply.headers.get('x-request-id')).toBe('7');
+  expect(reply.headers.get('content-type')).toMatch(/json/);
+  expect(reply.headers.getSetCookie()).toEqual([]);
 });
 
 it('what a proxy on this machine hands on does not come from this machine', () => {
