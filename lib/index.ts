@@ -39,6 +39,12 @@ export {
   SkipCsrf,
   StrictSession,
 } from './http/session.decorators.js';
+export type {
+  ChainablePromise,
+  ExpressSession,
+  ExpressSessionCookie,
+  SessionCallback,
+} from './http/express-view.js';
 export { sessionOf, type HttpRequest, type HttpResponse } from './http/http-request.js';
 export type {
   AddHeader,

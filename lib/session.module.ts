@@ -6,7 +6,7 @@ import {
   type OnApplicationShutdown,
   type OnModuleInit,
 } from '@nestjs/common';
-import { HttpAdapterHost, ModuleRef, ModulesContainer } from '@nestjs/core';
+import { APP_GUARD, HttpAdapterHost, ModuleRef, ModulesContainer, Reflector } from '@nestjs/core';
 import { CacheScheduler } from './cache/cache.scheduler.js';
 import { CacheService } from './cache/cache.service.js';
 import { FileCache } from './cache/file-cache.js';
@@ -19,10 +19,14 @@ import type { SessionStore } from './core/session-store.js';
 import { SessionEvents, type SessionEventMap } from './events/session-events.js';
 import { SessionGuard } from './http/session.guard.js';
 import { CsrfGuard } from './http/csrf.guard.js';
+import { ExpressViewGuard } from './http/express-view.guard.js';
+import { attachExpressViews } from './http/express-view.middleware.js';
+import { handlersWithForeignSession } from './http/foreign-decorator.js';
 import { HttpSessions } from './http/http-sessions.js';
 import { SessionPipe } from './http/session.pipe.js';
 import { checkTls } from './http/tls-check.js';
 import { createTransports } from './http/token-transport.js';
+import { ViewRules } from './http/view-rules.js';
 import { resolveSessionOptions } from './options/resolve-session-options.js';
 import type { ResolvedSessionOptions } from './options/session-options.interface.js';
 import { RedisSubscriber } from './pubsub/redis.subscriber.js';
@@ -94,9 +98,18 @@ import { RedisSessionStore } from './store/redis-session.store.js';
     },
     {
       provide: HttpSessions,
-      useFactory: (sessions: SessionService<object>, options: ResolvedSessionOptions) =>
-        new HttpSessions(sessions, createTransports(options.transport, options.cookie), options),
-      inject: [SessionService, SESSION_OPTIONS],
+      useFactory: createHttpSessions,
+      inject: [SessionService, SESSION_OPTIONS, HttpAdapterHost],
+    },
+    {
+      // A factory that returns nothing adds no guard, and costs no route anything.
+      provide: APP_GUARD,
+      useFactory: (
+        { expressView, csrf }: ResolvedSessionOptions,
+        http: HttpSessions,
+        reflector: Reflector,
+      ) => (expressView && csrf !== false ? new ExpressViewGuard(http, reflector) : undefined),
+      inject: [SESSION_OPTIONS, HttpSessions, Reflector],
     },
     SessionGuard,
     CsrfGuard,
@@ -197,7 +210,14 @@ export class SessionModule extends ConfigurableModuleClass implements OnModuleIn
           'Set the option "redis", or "store", for production.',
       );
     }
-    const { cookie } = this.options;
+    const { cookie, expressView } = this.options;
+    const foreign = expressView ? [] : handlersWithForeignSession(this.modules);
+    if (foreign.length > 0) {
+      this.#logger.warn(
+        `${foreign.join(', ')}: a parameter has the @Session() of @nestjs/common, which reads request.session. Import ` +
+          "Session from 'nestjs-sessionkit', or set expressView: true; if another session middleware is meant, this is fine.",
+      );
+    }
     if (!cookie.secure && !cookie.decided && process.env.NODE_ENV === 'production') {
       this.#logger.warn(
         'cookie.secure is false: the session cookie crosses the network unencrypted, and whoever reads it is signed in. ' +
@@ -236,6 +256,22 @@ function createStore(options: ResolvedSessionOptions, events: SessionEvents): Se
     options,
     events,
   );
+}
+
+function createHttpSessions(
+  sessions: SessionService<object>,
+  options: ResolvedSessionOptions,
+  host: HttpAdapterHost,
+): HttpSessions {
+  const rules = options.expressView ? new ViewRules(options) : null;
+  const http = new HttpSessions(
+    sessions,
+    createTransports(options.transport, options.cookie),
+    options,
+    rules,
+  );
+  if (rules !== null) attachExpressViews(host, http, rules);
+  return http;
 }
 
 function createFileCache(

@@ -13,7 +13,8 @@ import {
 import { csrfTokenOf } from './csrf-token.js';
 import { checkRegenerateOptions, type RegenerateOptions } from './regenerate-options.js';
 import type { SessionBinding } from './session-binding.interface.js';
-import type { SessionEngine, WriteOptions } from './session-engine.js';
+import type { MoveSettings, SessionEngine, WriteOptions } from './session-engine.js';
+import { withTimeouts, type SessionTimeouts } from './session-timeouts.js';
 import { deadlineOf, type SessionMetadata, type SessionRecord } from './session-record.interface.js';
 
 const NO_METADATA: SessionMetadata = Object.freeze({});
@@ -69,7 +70,7 @@ export class ActiveSession<T extends object = SessionData> {
    */
   static unstored<T extends object>(
     engine: SessionEngine,
-    timeouts: { readonly idleTimeout: number; readonly absoluteTimeout: number },
+    timeouts: SessionTimeouts,
     binding: SessionBinding,
   ): ActiveSession<T> {
     const { token, id } = engine.reserveToken();
@@ -184,6 +185,15 @@ export class ActiveSession<T extends object = SessionData> {
     return this.#destroyedHere;
   }
 
+  /**
+   * True where something of it was handed out that only a stored session makes good: a CSRF token.
+   *
+   * @internal for transports
+   */
+  get mustStore(): boolean {
+    return this.#mustStore;
+  }
+
   /** True if the draft holds changes that are not saved. Costs an encoding where the draft has been looked at. */
   get hasChanges(): boolean {
     if (this.#destroyedHere) return false; // one that others ended still has something to fail with
@@ -191,6 +201,28 @@ export class ActiveSession<T extends object = SessionData> {
     if (this.#draft === undefined) return false;
     const encoded = this.#engine.encode(this.#draft);
     return encoded !== this.#record.data && encoded !== this.#engine.baseline(this.#record).data;
+  }
+
+  /**
+   * The stored data and the draft; null where nobody has looked at the data.
+   *
+   * @internal for transports
+   */
+  drafted(): { readonly before: DataFields; readonly after: DataFields } | null {
+    return this.#draft === undefined
+      ? null
+      : { before: this.#engine.draft(this.#record), after: this.#draft };
+  }
+
+  /**
+   * The fields of the draft that are not saved.
+   *
+   * @internal for transports
+   */
+  unsaved(): DataFields {
+    if (this.#draft === undefined) return {};
+    const after = { ...this.#record, data: this.#engine.encode(this.#draft) };
+    return Object.fromEntries(this.#difference(this.#engine.baseline(this.#record), after).set);
   }
 
   get source(): SessionSource {
@@ -310,8 +342,9 @@ export class ActiveSession<T extends object = SessionData> {
   }
 
   /**
-   * Gives the session a new token and id, for every change of rights (sign-in, sign-out, step-up). The old token is
-   * refused everywhere from then on; both are never usable together. Unsaved changes are saved with it.
+   * Gives the session a new token and id, for every change of rights (sign-in, sign-out, step-up), and timeouts of its
+   * own where they are given. The old token is refused everywhere from then on; both are never usable together. Unsaved
+   * changes are saved with it.
    */
   async regenerate(options: RegenerateOptions = {}): Promise<this> {
     const settings = checkRegenerateOptions(options);
@@ -321,7 +354,7 @@ export class ActiveSession<T extends object = SessionData> {
       const before = this.#record;
       if (!this.#stored) {
         const data = settings.keepData && this.#draft !== undefined ? this.#draft : {};
-        await this.#create(data, settings.userId ?? null, settings.metadata);
+        await this.#create(data, settings);
         this.#draft = undefined;
         return this;
       }
@@ -419,12 +452,14 @@ export class ActiveSession<T extends object = SessionData> {
   }
 
   /** Stores a session that was not, as a user's: with a token in the user's partition. */
-  async #create(data: object, userId: string | null, metadata?: SessionMetadata): Promise<void> {
+  async #create(data: object, { userId, metadata, timeouts }: MoveSettings): Promise<void> {
     const created = await this.#live(() =>
       this.#engine.create(data, {
-        userId,
-        idleTimeout: this.#record.idleTimeout,
-        absoluteTimeout: this.#absoluteTimeout,
+        userId: userId ?? null,
+        ...withTimeouts(timeouts, {
+          idleTimeout: this.#record.idleTimeout,
+          absoluteTimeout: this.#absoluteTimeout,
+        }),
         metadata: metadata ?? this.#binding?.metadata() ?? NO_METADATA,
         token: undefined,
       }),

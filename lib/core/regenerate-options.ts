@@ -1,7 +1,9 @@
 import { SessionArgumentError } from '../errors/caller.errors.js';
+import type { Duration } from '../options/session-options.interface.js';
 import type { MoveSettings } from './session-engine.js';
 import { checkMetadata } from './session-metadata.js';
 import type { SessionMetadata } from './session-record.interface.js';
+import { checkTimeouts } from './session-timeouts.js';
 import { checkUserId } from './user-id.js';
 
 /** @publicApi */
@@ -21,9 +23,20 @@ export interface RegenerateOptions {
    * @default as before
    */
   metadata?: SessionMetadata;
+  /**
+   * For this session instead of the module's option, e.g. for "remember me" at sign-in; 0 = never. If one of both
+   * timeouts is given, the session's times begin anew: `createdAt` too.
+   * @default as before
+   */
+  idleTimeout?: Duration;
+  /**
+   * The same, from now on.
+   * @default as before
+   */
+  absoluteTimeout?: Duration;
 }
 
-const NAMES = ['userId', 'keepData', 'metadata'];
+const NAMES = ['userId', 'keepData', 'metadata', 'idleTimeout', 'absoluteTimeout'];
 
 /** @throws {SessionArgumentError} naming the option that is wrong or unknown */
 export function checkRegenerateOptions(options: RegenerateOptions = {}): MoveSettings {
@@ -36,6 +49,7 @@ export function checkRegenerateOptions(options: RegenerateOptions = {}): MoveSet
     userId: userId === undefined || userId === null ? userId : checkUserId(userId),
     keepData,
     metadata: metadata === undefined ? undefined : checkMetadata(metadata),
+    timeouts: checkTimeouts(options),
   };
 }
 

@@ -15,6 +15,7 @@ import type { SessionCache } from './session-cache.interface.js';
 import { applyPatch, wrapData, type DataChange, type DataFields } from './session-data.js';
 import type { SessionMetadata, SessionRecord } from './session-record.interface.js';
 import type { LoadedSession, NewSession, SessionStore } from './session-store.js';
+import { withTimeouts, type SessionTimeouts } from './session-timeouts.js';
 import {
   generateToken,
   identifyToken,
@@ -46,10 +47,8 @@ export interface Fetched {
 }
 
 /** What `create` needs besides data; all checked by the caller. */
-export interface CreateSettings {
+export interface CreateSettings extends SessionTimeouts {
   readonly userId: string | null;
-  readonly idleTimeout: number;
-  readonly absoluteTimeout: number;
   readonly metadata: SessionMetadata;
   readonly token: string | undefined;
 }
@@ -61,6 +60,8 @@ export interface MoveSettings {
   readonly keepData: boolean;
   /** undefined: as before. */
   readonly metadata: SessionMetadata | undefined;
+  /** undefined: as before, and the times go on. */
+  readonly timeouts: Partial<SessionTimeouts> | undefined;
 }
 
 type OptionsUsed = Pick<
@@ -288,7 +289,7 @@ export class SessionEngine {
     token: unknown,
     known: SessionRecord | null,
     change: (data: DataFields) => DataFields,
-    { userId, keepData, metadata }: MoveSettings,
+    { userId, keepData, metadata, timeouts }: MoveSettings,
   ): Promise<{ readonly token: string; readonly record: SessionRecord }> {
     const identity = this.identify(token);
     if (identity === null) return Promise.reject(new SessionGoneError(null));
@@ -301,10 +302,13 @@ export class SessionEngine {
         const session: NewSession = {
           id: next.id,
           userId: owner,
-          idleTimeout: base.idleTimeout,
-          absoluteTimeout: base.absoluteDeadline === 0 ? 0 : base.absoluteDeadline - base.createdAt,
+          ...withTimeouts(timeouts, {
+            idleTimeout: base.idleTimeout,
+            absoluteTimeout: base.absoluteDeadline === 0 ? 0 : base.absoluteDeadline - base.createdAt,
+          }),
           metadata: metadata ?? base.metadata,
           data: this.encode(data),
+          ...(timeouts !== undefined && { anew: true }),
         };
         this.cache.delete(base.id);
         const ticket = this.cache.reserveForWrite(next.id);

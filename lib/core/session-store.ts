@@ -19,6 +19,8 @@ export interface NewSession {
   readonly data: string;
   /** The app chose the token itself: somebody may have asked for it before, so its creation is announced. */
   readonly given?: boolean;
+  /** In a move: its times begin now, whatever it takes the place of. */
+  readonly anew?: boolean;
 }
 
 /** A change of `data` on top of `base`. Everything else of the record stays as it is. */
@@ -102,7 +104,7 @@ export abstract class SessionStore {
 
   /**
    * Ends `base` and creates `next` in its place; at no moment are both usable. Where user and partition stay the
-   * same, creation time and absolute deadline are inherited.
+   * same, creation time and absolute deadline are inherited, unless `next.anew`.
    */
   abstract move(base: SessionRecord, next: NewSession): Promise<MoveResult>;
 

@@ -1,6 +1,4 @@
-import { SessionArgumentError, SessionOptionsError } from '../errors/caller.errors.js';
-import { checkDuration } from '../options/option-checks.js';
-import { LIMITS } from '../options/session-options.defaults.js';
+import { SessionArgumentError } from '../errors/caller.errors.js';
 import type { Duration, ResolvedSessionOptions } from '../options/session-options.interface.js';
 import { ActiveSession } from './active-session.js';
 import { checkNames, checkRegenerateOptions, type RegenerateOptions } from './regenerate-options.js';
@@ -9,6 +7,7 @@ import type { SessionBinding } from './session-binding.interface.js';
 import type { DataChange, SessionData } from './session-data.js';
 import type { SessionEngine, WriteOptions } from './session-engine.js';
 import type { SessionMetadata, SessionRecord } from './session-record.interface.js';
+import { checkTimeouts, withTimeouts } from './session-timeouts.js';
 import { checkUserId } from './user-id.js';
 
 /** @publicApi */
@@ -67,7 +66,7 @@ export class SessionService<T extends object = SessionData> {
     const created = await this.engine.create(data, {
       // null means "nobody" to callers that hold an optional user.
       userId: options.userId === undefined || options.userId === null ? null : checkUserId(options.userId),
-      ...this.#timeouts(options),
+      ...withTimeouts(checkTimeouts(options), this.options),
       metadata: checkMetadata(options.metadata),
       token: options.token,
     });
@@ -199,42 +198,7 @@ export class SessionService<T extends object = SessionData> {
   #active(token: unknown, record: SessionRecord): ActiveSession<T> {
     return new ActiveSession<T>(this.engine, token as string, record, 'store');
   }
-
-  #timeouts(options: CreateSessionOptions): { idleTimeout: number; absoluteTimeout: number } {
-    const idleTimeout = duration(
-      'idleTimeout',
-      options.idleTimeout,
-      this.options.idleTimeout,
-      LIMITS.idleTimeout,
-    );
-    const absoluteTimeout = duration(
-      'absoluteTimeout',
-      options.absoluteTimeout,
-      this.options.absoluteTimeout,
-      LIMITS.absoluteTimeout,
-    );
-    if (
-      idleTimeout > 0 &&
-      absoluteTimeout > 0 &&
-      idleTimeout > absoluteTimeout &&
-      options.idleTimeout !== undefined
-    ) {
-      throw new SessionArgumentError(
-        'idleTimeout',
-        `is ${idleTimeout} ms, longer than absoluteTimeout (${absoluteTimeout} ms), and could never take effect. Raise absoluteTimeout too.`,
-      );
-    }
-    return { idleTimeout, absoluteTimeout };
-  }
 }
 
 const GET_OPTION_NAMES = ['fresh'];
 const OPTION_NAMES = ['userId', 'idleTimeout', 'absoluteTimeout', 'metadata', 'token'];
-
-function duration(name: string, value: Duration | undefined, fallback: number, max: number): number {
-  try {
-    return checkDuration(name, value, fallback, { min: 0, max });
-  } catch (error) {
-    throw error instanceof SessionOptionsError ? new SessionArgumentError(name, error.detail) : error;
-  }
-}

@@ -9,6 +9,8 @@ export interface CarriedSession {
   readonly token: string;
   /** Milliseconds until the session ends; null = never. */
   readonly expiresIn: number | null;
+  /** How long its client is to keep the token, in ms, where the session itself says; null = until the client ends. */
+  readonly maxAge?: number | null;
 }
 
 /** Adds a header line to the response; several of one name are kept. */

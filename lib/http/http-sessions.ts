@@ -1,7 +1,7 @@
-import { Logger } from '@nestjs/common';
+import { HttpException, Logger } from '@nestjs/common';
 import type { ActiveSession } from '../core/active-session.js';
 import type { SessionService } from '../core/session.service.js';
-import type { TokenTransport } from '../core/token-transport.interface.js';
+import type { CarriedSession, TokenTransport } from '../core/token-transport.interface.js';
 import type { ResolvedSessionOptions } from '../options/session-options.interface.js';
 import { SESSION_OF_REQUEST } from '../session.constants.js';
 import { isUnsafe, refuseCrossSite } from './csrf.js';
@@ -16,6 +16,7 @@ import {
 import { RequestSession, type HttpSessionServices } from './request-session.js';
 import type { ReplacementAnswer } from './response-gate.js';
 import { CookieTransport } from './token-transport.js';
+import type { ViewRules } from './view-rules.js';
 
 /**
  * Sessions of HTTP requests: one {@link RequestSession} per request, whoever asks for it.
@@ -29,6 +30,8 @@ export class HttpSessions implements HttpSessionServices {
     readonly sessions: SessionService<object>,
     readonly transports: readonly TokenTransport[],
     private readonly options: Pick<ResolvedSessionOptions, 'cookie' | 'csrf'>,
+    /** Null unless the app has `expressView`. */
+    readonly rules: ViewRules | null = null,
   ) {}
 
   /**
@@ -80,11 +83,26 @@ export class HttpSessions implements HttpSessionServices {
     return false;
   }
 
+  renews(transport: TokenTransport | undefined, session: ActiveSession<object>): boolean {
+    if (transport === undefined) return false;
+    const life =
+      transport instanceof CookieTransport && session.isStored
+        ? this.rules?.cookieLifeOf(session)
+        : undefined;
+    return life === undefined ? transport.renews === true : life !== null;
+  }
+
+  carried(session: ActiveSession<object>): CarriedSession {
+    const maxAge = this.rules?.cookieLifeOf(session);
+    return maxAge === undefined ? session : { token: session.token, expiresIn: session.expiresIn, maxAge };
+  }
+
   toAnswer(error: unknown): ReplacementAnswer {
     if (isAnswerable(error)) {
       const exception = toHttpException(error);
       return { status: exception.getStatus(), body: exception.getResponse() };
     }
+    if (error instanceof HttpException) return { status: error.getStatus(), body: error.getResponse() };
     this.#logger.error(
       'The session could not be saved before the response',
       error instanceof Error ? error.stack : String(error),

@@ -3,10 +3,11 @@ import type { ActiveSession } from '../core/active-session.js';
 import type { SessionBinding } from '../core/session-binding.interface.js';
 import type { SessionMetadata } from '../core/session-record.interface.js';
 import type { SessionService } from '../core/session.service.js';
-import type { TokenTransport } from '../core/token-transport.interface.js';
+import type { CarriedSession, TokenTransport } from '../core/token-transport.interface.js';
 import { SessionGoneError } from '../errors/state.errors.js';
 import type { HttpRequest } from './http-request.js';
 import { gateResponse, type ReplacementAnswer, type ResponseGateOwner } from './response-gate.js';
+import type { ViewRules } from './view-rules.js';
 
 type Session = ActiveSession<object>;
 
@@ -16,6 +17,14 @@ export interface HttpSessionServices {
   readonly transports: readonly TokenTransport[];
   /** Whether this transport may write its token to the client of this request. */
   mayWrite(transport: TokenTransport, request: HttpRequest): boolean;
+  /** What sessions say of themselves in their data; null where they do not. */
+  readonly rules: ViewRules | null;
+  /** Whether the client forgets this session's token after a time, and must be told again when it is prolonged. */
+  renews(transport: TokenTransport | undefined, session: Session): boolean;
+  /** The session as a transport is to see it. */
+  carried(session: Session): CarriedSession;
+  /** @throws {ForbiddenException} if another site caused the request, where that matters */
+  checkOrigin(request: HttpRequest, session: RequestSession): void;
   /** Turns an error into the answer a client gets for it; logs what the client is not told. */
   toAnswer(error: unknown): ReplacementAnswer;
   /** A change was made that can no longer be saved with the response. */
@@ -60,6 +69,11 @@ export class RequestSession implements SessionBinding, ResponseGateOwner {
   #check: NodeJS.Timeout | undefined;
   #lastAccess = 0;
   readonly #lines: (readonly [name: string, value: string])[] = [];
+  /** Operations begun for this request that the response must wait for, and whether somebody takes their errors. */
+  readonly #pending = new Map<Promise<unknown>, () => boolean>();
+  /** This request has ended the session that the client's token stood for, and goes on with another. */
+  #renewed = false;
+  #originChecked = false;
 
   constructor(
     readonly services: HttpSessionServices,
@@ -97,6 +111,63 @@ export class RequestSession implements SessionBinding, ResponseGateOwner {
   obtain(strict: boolean): Session | Promise<Session> {
     const found = this.find(strict);
     return found instanceof Promise ? found.then((session) => this.#orNew(session)) : this.#orNew(found);
+  }
+
+  /** The same once it has been looked for. */
+  get visitor(): Session {
+    return this.#session ?? this.#orNew(this.#found ?? null);
+  }
+
+  /** Stores what has changed: under the user that the data names, and with the life that its cookie was given. */
+  async save(): Promise<void> {
+    const session = this.visitor;
+    const { rules } = this.services;
+    const userId = rules?.newOwnerOf(session);
+    const timeouts = rules?.newTimeoutsOf(session);
+    if (userId === undefined && timeouts === undefined) return session.save();
+    if (userId !== undefined && session.isStored && session.userId !== null) {
+      // From one user to another, or to none: what was stored for the one is not the other's.
+      const changed = session.unsaved();
+      (await this.renew()).data = changed;
+      return this.save();
+    }
+    await session.regenerate({ ...(userId !== undefined && { userId }), ...timeouts });
+  }
+
+  /** Ends the visitor's session. The request goes on with a new one, which its first write will store. */
+  async renew(): Promise<Session> {
+    const old = this.visitor;
+    await old.destroy();
+    this.#renewed ||= old.isStored;
+    this.#found = null;
+    return (this.#session = this.services.sessions.unstored(this));
+  }
+
+  /**
+   * Holds the response back until the operation has ended. If it fails, and nobody has taken its error by then, the
+   * response is replaced.
+   */
+  waitFor(operation: Promise<unknown>, isTaken: () => boolean): void {
+    this.onUse();
+    this.#pending.set(operation, isTaken);
+    const forget = () => this.#pending.delete(operation);
+    operation.then(forget, (error: unknown) => {
+      if (!this.#committed) return; // the error waits for the response
+      forget();
+      if (!isTaken()) this.services.toAnswer(error);
+    });
+  }
+
+  /** The app itself has decided on requests that other sites cause. */
+  exemptFromOriginCheck(): void {
+    this.#originChecked = true;
+  }
+
+  /** @throws {ForbiddenException} if another site caused the request, where that matters; once for each request */
+  checkOrigin(request = this.request): void {
+    if (this.#originChecked) return;
+    this.services.checkOrigin(request, this);
+    this.#originChecked = true;
   }
 
   /**
@@ -141,18 +212,35 @@ export class RequestSession implements SessionBinding, ResponseGateOwner {
 
   commit(): Promise<void> | undefined {
     this.#committed = true;
-    const session = this.#ended?.hasChanges ? this.#ended : this.#session;
-    if (session === undefined) return undefined;
-    if (session.hasChanges) return this.#save(session);
-    if (this.#touching !== undefined && this.#carried?.transport.renews === true) {
-      return this.#touching.then((prolonged) => this.#tell(session, prolonged));
-    }
-    this.#tell(session, session.lastAccess > this.#lastAccess);
-    return undefined;
+    return this.#pending.size === 0 ? this.#commit() : this.#settlePending().then(() => this.#commit());
   }
 
   headers(): readonly (readonly [string, string])[] {
     return this.#lines;
+  }
+
+  async #settlePending(): Promise<void> {
+    const pending = [...this.#pending];
+    const results = await Promise.allSettled(pending.map(([operation]) => operation));
+    this.#pending.clear();
+    results.forEach((result, index) => {
+      if (result.status === 'rejected' && !pending[index]![1]()) throw result.reason;
+    });
+  }
+
+  #commit(): Promise<void> | undefined {
+    const ended = this.#ended?.hasChanges ? this.#ended : undefined;
+    if (ended !== undefined) return (this.#saving = ended.save()); // fails: it has ended
+    const session = this.#session;
+    if (session === undefined) return undefined;
+    if (session.hasChanges && this.services.rules?.holdsNothing(session) !== true) {
+      return (this.#saving = this.save().then(() => this.#tell(this.visitor, true)));
+    }
+    if (this.#touching !== undefined && this.services.renews(this.#carried?.transport, session)) {
+      return this.#touching.then((prolonged) => this.#tell(session, prolonged));
+    }
+    this.#tell(session, session.lastAccess > this.#lastAccess);
+    return undefined;
   }
 
   onFailure(error: unknown): ReplacementAnswer {
@@ -165,10 +253,6 @@ export class RequestSession implements SessionBinding, ResponseGateOwner {
     }
     this.#failed = true;
     return this.services.toAnswer(error);
-  }
-
-  #save(session: Session): Promise<void> {
-    return (this.#saving = session.save().then(() => this.#tell(session, true)));
   }
 
   #saveUnanswered(): void {
@@ -200,16 +284,16 @@ export class RequestSession implements SessionBinding, ResponseGateOwner {
     const add = (name: string, value: string) => {
       this.#lines.push([name, value]);
     };
-    if (session.destroyedHere) {
+    if (session.destroyedHere || (this.#renewed && !session.isStored)) {
       if (this.#known !== undefined) transport?.clear?.(add);
       this.#known = undefined;
     } else if (transport?.write !== undefined && session.isStored && session.valid) {
       const isNew = session.token !== this.#known;
       if (
-        (isNew || (prolonged && transport.renews === true)) &&
+        (isNew || (prolonged && this.services.renews(transport, session))) &&
         this.services.mayWrite(transport, this.request)
       ) {
-        transport.write(add, session);
+        transport.write(add, this.services.carried(session));
       }
       this.#known = session.token;
     }
@@ -226,7 +310,9 @@ export class RequestSession implements SessionBinding, ResponseGateOwner {
   #isLate(session: Session): boolean {
     if (this.#failed) return false;
     const transport = this.#writer();
-    if (session.destroyedHere) return this.#known !== undefined && transport?.clear !== undefined;
+    if (session.destroyedHere || (this.#renewed && !session.isStored))
+      return this.#known !== undefined && transport?.clear !== undefined;
+    if (this.services.rules?.holdsNothing(session) === true) return false;
     if (session.isStored && session.valid && transport?.write !== undefined && session.token !== this.#known)
       return true;
     try {
@@ -295,7 +381,7 @@ export class RequestSession implements SessionBinding, ResponseGateOwner {
       this.#lastAccess = session.lastAccess;
       this.#touching = this.services.sessions.touchLater(session);
       // The cookie is renewed only if the touch was written, which the response must wait for.
-      if (this.#touching !== undefined && carried?.transport.renews === true) this.onUse();
+      if (this.#touching !== undefined && this.services.renews(carried?.transport, session)) this.onUse();
     }
     return session;
   }

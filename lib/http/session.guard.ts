@@ -72,7 +72,8 @@ export class SessionGuard implements CanActivate {
   ): boolean {
     const lacks = session === null ? access !== 'optional' : access === 'user' && session.userId === null;
     if (lacks) throw this.onDenied(context);
-    if (!skipCsrf && own !== undefined) this.http.checkOrigin(own, held);
+    if (skipCsrf) held.exemptFromOriginCheck();
+    else if (own !== undefined) held.checkOrigin(own);
     return true;
   }
 }

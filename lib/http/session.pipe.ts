@@ -56,7 +56,8 @@ export class SessionPipe implements PipeTransform {
       // The guard asks this too, where it stands; a route must not be open only because it was forgotten.
       const lacks = access === 'user' ? session.userId === null : access === 'required' && !session.isStored;
       if (lacks) throw new UnauthorizedException();
-      if (!skipCsrf) this.http.checkOrigin(request, held);
+      if (skipCsrf) held.exemptFromOriginCheck();
+      else held.checkOrigin(request);
       return key === undefined ? session : (session as ActiveSession<Record<string, unknown>>).get(key);
     };
     const session = held.obtain(strict);

@@ -58,9 +58,9 @@ export class CookieTransport implements TokenTransport {
   }
 
   write(add: AddHeader, session: CarriedSession): void {
-    const { maxAgeMs } = this.options;
+    const { maxAge = this.options.maxAgeMs ?? null } = session;
     // Never longer than the session can live: the browser would carry a dead token.
-    const life = maxAgeMs === undefined ? undefined : Math.min(maxAgeMs, session.expiresIn ?? Infinity);
+    const life = maxAge === null ? undefined : Math.min(maxAge, session.expiresIn ?? Infinity);
     const value = this.#signer === null ? session.token : this.#signer.sign(session.token);
     add('Set-Cookie', this.#line(value, life === undefined ? undefined : Math.ceil(life / 1000)));
   }

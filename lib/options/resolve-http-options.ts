@@ -203,3 +203,23 @@ export function resolveCsrf(
     allowedOrigins: Object.freeze([...(allowedOrigins as string[])]),
   });
 }
+
+export function resolveExpressView(
+  input: SessionModuleOptions,
+): Pick<ResolvedSessionOptions, 'expressView' | 'userIdFrom'> {
+  const expressView = checkBoolean('expressView', input.expressView, DEFAULTS.expressView);
+  const { userIdFrom } = input;
+  if (userIdFrom !== undefined && typeof userIdFrom !== 'function') {
+    throw new SessionOptionsError(
+      'userIdFrom',
+      `must be a function; got ${shown(userIdFrom)}. Write (data) => data.passport?.user.`,
+    );
+  }
+  if (userIdFrom !== undefined && !expressView) {
+    throw new SessionOptionsError(
+      'userIdFrom',
+      "needs expressView: true. Without it, sessions become a user's by SessionService.login(session, userId).",
+    );
+  }
+  return { expressView, userIdFrom };
+}

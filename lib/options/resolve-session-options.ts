@@ -10,7 +10,7 @@ import {
   shown,
 } from './option-checks.js';
 import { resolveCache, resolveCoherence } from './resolve-cache-options.js';
-import { resolveCookie, resolveCsrf, resolveTransport } from './resolve-http-options.js';
+import { resolveCookie, resolveCsrf, resolveExpressView, resolveTransport } from './resolve-http-options.js';
 import { DEFAULTS, LIMITS } from './session-options.defaults.js';
 import type {
   ResolvedSessionOptions,
@@ -38,6 +38,8 @@ const KNOWN: readonly (keyof SessionModuleOptions)[] = [
   'transport',
   'cookie',
   'csrf',
+  'expressView',
+  'userIdFrom',
   'events',
 ];
 
@@ -108,6 +110,7 @@ export function resolveSessionOptions(input: SessionModuleOptions = {}): Resolve
     transport: resolveTransport(input.transport),
     cookie: resolveCookie(input.cookie),
     csrf: resolveCsrf(input.csrf),
+    ...resolveExpressView(input),
     events: resolveEvents(input.events),
   });
 }

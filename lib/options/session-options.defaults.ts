@@ -23,6 +23,7 @@ export const DEFAULTS = {
   transport: ['cookie', 'bearer'],
   cookie: { secure: 'auto', sameSite: 'lax', httpOnly: true, path: '/', partitioned: false },
   csrf: true,
+  expressView: false,
 } as const;
 
 /**

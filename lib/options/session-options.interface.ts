@@ -1,5 +1,5 @@
 import type { Redis, RedisOptions } from 'ioredis';
-import type { SessionDataClass } from '../core/session-data.js';
+import type { SessionData, SessionDataClass } from '../core/session-data.js';
 import type { SessionRecord } from '../core/session-record.interface.js';
 import type { SessionStore } from '../core/session-store.js';
 import type { TokenTransport } from '../core/token-transport.interface.js';
@@ -130,6 +130,23 @@ export interface SessionModuleOptions {
    * @default true
    */
   csrf?: boolean | 'strict' | SessionCsrfOptions;
+
+  /**
+   * Also set `request.session` (and `response.session`) as `express-session` does: data as plain properties, and
+   * `save`, `reload`, `touch`, `regenerate`, `destroy`, `id` and `cookie`. For passport, connect-flash, and the
+   * `@Session()` of `@nestjs/common`. Each request that carries a token then looks for its session, on every route.
+   * @default false
+   */
+  expressView?: boolean;
+
+  /**
+   * Whose session it is, by its data: a user's id (numbers become strings), or null or undefined for nobody's, e.g.
+   * `(data) => data.passport?.user`. Asked whenever changes made in a request are saved; when the answer changes, the
+   * session gets a new token and becomes that user's, as by `regenerate({ userId })`. Needs `expressView`.
+   * @default absent: only `login`, `regenerate` and `create` say whose a session is
+   */
+  // A method's type: so that a function may ask for the fields it knows of.
+  userIdFrom?: { of(data: SessionData): string | number | null | undefined }['of'];
 
   /** Callbacks for three of the `SessionEvents`, for configuration files; the emitter has them all. */
   events?: SessionEventCallbacks;
@@ -306,6 +323,8 @@ export interface ResolvedSessionOptions {
   readonly transport: readonly TransportOption[];
   readonly cookie: ResolvedCookieOptions;
   readonly csrf: Readonly<Required<SessionCsrfOptions>> | false;
+  readonly expressView: boolean;
+  readonly userIdFrom: SessionModuleOptions['userIdFrom'];
   readonly events: Readonly<SessionEventCallbacks>;
 }
 

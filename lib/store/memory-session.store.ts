@@ -144,7 +144,8 @@ export class MemorySessionStore extends SessionStore {
       return { status: 'conflict', uncertain: false, record: current, now };
     this.#records.delete(base.id);
     const { createdAt, absoluteDeadline } = current;
-    const inherited = base.userId === next.userId ? { createdAt, absoluteDeadline } : {};
+    const inherited =
+      base.userId === next.userId && next.anew !== true ? { createdAt, absoluteDeadline } : {};
     return { status: 'moved', ...this.#add(next, inherited) };
   }
 

@@ -209,7 +209,7 @@ export class RedisSessionStore extends SessionStore {
 
   async move(base: SessionRecord, next: NewSession): Promise<MoveResult> {
     const sameUser = base.userId === next.userId;
-    return sameUser && this.#partition(base.id) === this.#partition(next.id)
+    return sameUser && next.anew !== true && this.#partition(base.id) === this.#partition(next.id)
       ? this.#rotate(base, next)
       : this.#moveAcross(base, next);
   }

@@ -166,9 +166,12 @@ class BareController {
   field(@Session('name') name: string | undefined) {
     return { name: name ?? 'absent' };
   }
+}
 
-  @Get('nest')
-  nest(@NestSession() session: unknown) {
+@Controller('foreign')
+class ForeignController {
+  @Get()
+  foreign(@NestSession() session: unknown) {
     return { session: session ?? 'absent' };
   }
 }
@@ -592,10 +595,15 @@ describe.each(PLATFORMS)('SessionGuard over %s', (platform) => {
       expect(store.calls.get).toBe(2);
     });
 
-    it('of @nestjs/common is another decorator: it reads request.session, and we set none', async () => {
-      const app = await start();
+    it('of @nestjs/common is another decorator: it reads request.session, we set none, and say so at boot', async () => {
+      const app = await startApp(platform, { controllers: [ForeignController, BareController] });
       const { token } = await signIn(app);
-      expect((await app.send('/bare/nest', { cookie: token })).body).toEqual({ session: 'absent' });
+      expect((await app.send('/foreign', { cookie: token })).body).toEqual({ session: 'absent' });
+      expect(app.logs.matching(/^warn/)).toEqual([
+        expect.stringMatching(
+          /^warn ForeignController\.foreign: .*Import Session from 'nestjs-sessionkit', or set expressView: true/,
+        ),
+      ]);
     });
 
     it('gives each request a draft of its own: what one changes, others see when it has answered', async () => {

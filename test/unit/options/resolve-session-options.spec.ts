@@ -413,6 +413,21 @@ const WRONG: [title: string, input: unknown, option: string, value: string | Reg
   ],
   ['cookie: a string', { cookie: 'sid' }, 'cookie', '"sid"', /Write \{ name: … \}/],
   ['cookie.name: a semicolon', { cookie: { name: 'a;b' } }, 'cookie.name', '"a;b"', /Write e\.g\. "sid"/],
+  ['expressView: a word', { expressView: 'yes' }, 'expressView', '"yes"', /true or false/],
+  [
+    'userIdFrom: a name',
+    { userIdFrom: 'user', expressView: true },
+    'userIdFrom',
+    '"user"',
+    /Write \(data\) =>/,
+  ],
+  [
+    'userIdFrom without expressView',
+    { userIdFrom: () => null },
+    'userIdFrom',
+    'needs expressView: true',
+    /SessionService\.login/,
+  ],
   ['csrf: a word', { csrf: 'lax' }, 'csrf', '"lax"', /Write \{ strict: … \}/],
   [
     'events: a function',
@@ -567,6 +582,8 @@ describe('resolveSessionOptions: what is right', () => {
         decided: true,
       },
       csrf: { strict: false, allowedOrigins: [] },
+      expressView: false,
+      userIdFrom: undefined,
       events: {},
     });
     const { cache, coherence, transport, cookie, csrf, events } = resolved;

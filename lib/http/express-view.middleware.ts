@@ -1,0 +1,108 @@
+import type { AbstractHttpAdapter, HttpAdapterHost } from '@nestjs/core';
+import { SessionOptionsError } from '../errors/caller.errors.js';
+import type { HttpRequest, HttpResponse } from './http-request.js';
+import type { HttpSessions } from './http-sessions.js';
+import { RequestView, type ExpressSession } from './express-view.js';
+import type { ViewRules } from './view-rules.js';
+
+/** Where the view of a request lies on Node's request. */
+const VIEW = Symbol('nestjs-sessionkit:view');
+
+type Viewed = HttpRequest & { [VIEW]?: RequestView };
+
+/**
+ * Sets `request.session` for everything that follows, middleware of `main.ts` too: so it is there as soon as there is
+ * an HTTP adapter, while Nest makes its providers, and not when modules are initialised.
+ */
+export function attachExpressViews(host: HttpAdapterHost, http: HttpSessions, rules: ViewRules): void {
+  const attach = () => {
+    const adapter = host.httpAdapter as AbstractHttpAdapter | undefined;
+    if (adapter !== undefined) attachTo(adapter, http, rules);
+  };
+  if (host.httpAdapter === undefined)
+    host.init$.subscribe(attach); // @nestjs/testing makes the app afterwards
+  else attach();
+}
+
+function attachTo(adapter: AbstractHttpAdapter, http: HttpSessions, rules: ViewRules): void {
+  if (adapter.getType() === 'fastify') {
+    const fastify = adapter.getInstance<FastifyLike>();
+    if (fastify.hasRequestDecorator('session') || fastify.hasReplyDecorator('session')) {
+      throw new SessionOptionsError(
+        'expressView',
+        'would set request.session, which a Fastify plugin has already declared. Remove that plugin, or drop expressView.',
+      );
+    }
+    fastify.decorateRequest(
+      'session',
+      accessor(function (this: HttpRequest) {
+        return sessionOfView(this.raw as Viewed);
+      }),
+    );
+    fastify.decorateReply(
+      'session',
+      accessor(function (this: { request: HttpRequest }) {
+        return sessionOfView(this.request.raw as Viewed);
+      }),
+    );
+  }
+  adapter.use((request: Viewed, response: HttpResponse, next: () => void) => {
+    if ('session' in request) return next(); // another session middleware was here before
+    const held = http.of(request, response);
+    Object.defineProperties(request, ON_REQUEST);
+    Object.defineProperty(response, 'session', ON_RESPONSE);
+    const view = (request[VIEW] = new RequestView(held, rules));
+    const found = held.find(false);
+    if (!(found instanceof Promise)) return next();
+    // Routes that use no session work while the store is down; the others are answered when they ask for theirs.
+    found.catch((error: unknown) => view.fail(error)).finally(next);
+  });
+}
+
+/** The part of a Fastify instance that is used here. */
+interface FastifyLike {
+  hasRequestDecorator(name: string): boolean;
+  hasReplyDecorator(name: string): boolean;
+  decorateRequest(name: string, accessor: object): void;
+  decorateReply(name: string, accessor: object): void;
+}
+
+function sessionOfView(request: Viewed): ExpressSession | undefined {
+  return request[VIEW]?.session;
+}
+
+function refuse(): never {
+  throw new TypeError(
+    'request.session cannot be replaced: change its fields, or end it by await request.session.destroy()',
+  );
+}
+
+function accessor(getter: () => unknown): object {
+  return { getter, setter: refuse };
+}
+
+// Made once: every request gets the same functions.
+const ON_REQUEST = {
+  session: {
+    configurable: true,
+    enumerable: true,
+    get(this: Viewed): ExpressSession | undefined {
+      return sessionOfView(this);
+    },
+    set: refuse,
+  },
+  sessionID: {
+    configurable: true,
+    get(this: Viewed): string | undefined {
+      return sessionOfView(this)?.id;
+    },
+  },
+};
+
+const ON_RESPONSE = {
+  configurable: true,
+  get(this: { req: Viewed }): ExpressSession | undefined {
+    return sessionOfView(this.req);
+  },
+  set: refuse,
+};
