@@ -3,6 +3,7 @@ export { SessionModule } from './session.module.js';
 export type {
   CacheDecoder,
   CacheEncoder,
+  CookieKeys,
   Duration,
   ResolvedSessionOptions,
   SessionCacheOptions,
@@ -45,6 +46,9 @@ export type {
   ExpressSessionCookie,
   SessionCallback,
 } from './http/express-view.js';
+export { HttpSessionService, type AttachSessionOptions } from './http/http-session.service.js';
+export { FieldSession, type FieldCallback } from './http/field-session.js';
+export type { CookieManager } from './http/token-transport.js';
 export { sessionOf, type HttpRequest, type HttpResponse } from './http/http-request.js';
 export type {
   AddHeader,

@@ -22,6 +22,7 @@ import { CsrfGuard } from './http/csrf.guard.js';
 import { ExpressViewGuard } from './http/express-view.guard.js';
 import { attachExpressViews } from './http/express-view.middleware.js';
 import { handlersWithForeignSession } from './http/foreign-decorator.js';
+import { HttpSessionService } from './http/http-session.service.js';
 import { HttpSessions } from './http/http-sessions.js';
 import { SessionPipe } from './http/session.pipe.js';
 import { checkTls } from './http/tls-check.js';
@@ -111,6 +112,7 @@ import { RedisSessionStore } from './store/redis-session.store.js';
       ) => (expressView && csrf !== false ? new ExpressViewGuard(http, reflector) : undefined),
       inject: [SESSION_OPTIONS, HttpSessions, Reflector],
     },
+    HttpSessionService,
     SessionGuard,
     CsrfGuard,
     SessionPipe,
@@ -121,6 +123,7 @@ import { RedisSessionStore } from './store/redis-session.store.js';
     CacheService,
     RedisSubscriber,
     SessionEvents,
+    HttpSessionService,
     SessionGuard,
     CsrfGuard,
     SESSION_STORE,

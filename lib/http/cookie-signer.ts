@@ -1,44 +1,57 @@
 import { createHmac, timingSafeEqual } from 'node:crypto';
 import { LRUCache } from 'lru-cache';
+import type { CookieKeys } from '../options/session-options.interface.js';
 
 /** Cookies whose signature was right lately, so that a browser's next request costs a lookup and not an HMAC. */
 const REMEMBERED = 2_048;
-/** base64url of HMAC-SHA-256, and the dot before it. */
-const SIGNATURE_LENGTH = 44;
 
 /**
- * Signs cookie values, so that forged ones are refused without asking the store. The first secret signs, all verify:
- * put a new one in front, and drop the old one when its cookies have run out.
+ * Signs cookie values, so that forged ones are refused without asking the store. The cookie reads `<value>.<signature>`;
+ * its name is signed too, so that a signature cannot be carried over to another cookie of the app.
  */
 export class CookieSigner {
   readonly #known = new LRUCache<string, string>({ max: REMEMBERED });
+  readonly #keys: CookieKeys;
 
   constructor(
     private readonly name: string,
-    private readonly secrets: readonly string[],
-  ) {}
+    keys: readonly string[] | CookieKeys,
+  ) {
+    this.#keys = 'sign' in keys ? keys : new HmacKeys(keys);
+  }
 
   sign(value: string): string {
-    return `${value}.${this.#signature(value, this.secrets[0]!).toString('base64url')}`;
+    return `${value}.${this.#keys.sign(`${this.name}=${value}`)}`;
   }
 
   /** The value that was signed; undefined when the signature is wrong or missing. */
   verify(signed: string): string | undefined {
     const known = this.#known.get(signed);
     if (known !== undefined) return known;
-    const at = signed.length - SIGNATURE_LENGTH;
-    if (at < 1 || signed[at] !== '.') return undefined;
-    const value = signed.slice(0, at);
-    const given = Buffer.from(signed.slice(at + 1), 'base64url');
-    if (given.length !== 32) return undefined;
-    const right = this.secrets.some((secret) => timingSafeEqual(this.#signature(value, secret), given));
-    if (!right) return undefined;
+    const dot = signed.lastIndexOf('.');
+    if (dot < 1) return undefined;
+    const value = signed.slice(0, dot);
+    if (!this.#keys.verify(`${this.name}=${value}`, signed.slice(dot + 1))) return undefined;
     this.#known.set(signed, value);
     return value;
   }
+}
 
-  /** The cookie's name is signed too, so that a signature cannot be carried over to another cookie of the app. */
-  #signature(value: string, secret: string): Buffer {
-    return createHmac('sha256', secret).update(`${this.name}=${value}`).digest();
+/** HMAC-SHA-256. The first secret signs, all verify: put a new one in front, and drop the old when its cookies are gone. */
+class HmacKeys implements CookieKeys {
+  constructor(private readonly secrets: readonly string[]) {}
+
+  sign(data: string): string {
+    return hmac(this.secrets[0]!, data).toString('base64url');
   }
+
+  verify(data: string, signature: string): boolean {
+    const given = Buffer.from(signature, 'base64url');
+    if (signature.length !== 43 || given.length !== 32) return false;
+    return this.secrets.some((secret) => timingSafeEqual(hmac(secret, data), given));
+  }
+}
+
+function hmac(secret: string, data: string): Buffer {
+  return createHmac('sha256', secret).update(data).digest();
 }

@@ -16,11 +16,12 @@ type Viewed = HttpRequest & { [VIEW]?: RequestView };
  */
 export function attachExpressViews(host: HttpAdapterHost, http: HttpSessions, rules: ViewRules): void {
   const attach = () => {
-    const adapter = host.httpAdapter as AbstractHttpAdapter | undefined;
-    if (adapter !== undefined) attachTo(adapter, http, rules);
+    // Null where the app is a context without a server.
+    const adapter = host.httpAdapter as AbstractHttpAdapter | null | undefined;
+    if (adapter) attachTo(adapter, http, rules);
   };
-  if (host.httpAdapter === undefined)
-    host.init$.subscribe(attach); // @nestjs/testing makes the app afterwards
+  // @nestjs/testing makes the app after its providers.
+  if (host.httpAdapter === undefined) host.init$.subscribe(attach);
   else attach();
 }
 

@@ -4,6 +4,7 @@ import { durationArgument, TOKEN_LIFE } from '../core/session-timeouts.js';
 import { SessionArgumentError } from '../errors/caller.errors.js';
 import { answerOfLookup } from './http-errors.js';
 import type { RequestSession } from './request-session.js';
+import { TrackedPromise } from './tracked-promise.js';
 import type { ViewRules } from './view-rules.js';
 
 type Session = ActiveSession<object>;
@@ -216,9 +217,7 @@ class SessionView {
       const promise = new ViewPromise((resolve, reject) => {
         running.then(() => resolve(this.owner.session ?? this.#proxy), reject);
       });
-      promise.view = this.owner;
-      // An error that nobody takes becomes the response, and must not end the process before.
-      void Promise.prototype.then.call(promise, undefined, () => undefined);
+      promise.quiet().view = this.owner;
       held.waitFor(running, () => promise.taken);
       return promise as unknown as ChainablePromise;
     }
@@ -232,24 +231,9 @@ class SessionView {
   }
 }
 
-/** A promise that knows whether anybody waits for it. */
-class ViewPromise extends Promise<ExpressSession> {
-  taken = false;
+/** A promise of the view, with its methods. */
+class ViewPromise extends TrackedPromise<ExpressSession> {
   view: RequestView | undefined;
-
-  /** What `then` makes are plain promises. */
-  static override get [Symbol.species](): PromiseConstructor {
-    return Promise;
-  }
-
-  // oxlint-disable-next-line unicorn/no-thenable -- it is a promise, and has to know of its being waited for
-  override then<A = ExpressSession, B = never>(
-    onFulfilled?: ((view: ExpressSession) => A | PromiseLike<A>) | null,
-    onRejected?: ((error: unknown) => B | PromiseLike<B>) | null,
-  ): Promise<A | B> {
-    this.taken = true;
-    return super.then(onFulfilled, onRejected);
-  }
 
   save(callback?: SessionCallback): unknown {
     return this.#next.save(callback!);

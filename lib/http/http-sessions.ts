@@ -38,8 +38,14 @@ export class HttpSessions implements HttpSessionServices {
    * @param request where the token is read
    * @param response absent where nothing is answered by HTTP: then nothing is saved by itself
    * @param owner the handler's request, where a guard reads the token from something else
+   * @param transports other than the module's; only where nobody has asked for the request's session before
    */
-  of(request: HttpRequest, response: HttpResponse | undefined, owner = request): RequestSession {
+  of(
+    request: HttpRequest,
+    response: HttpResponse | undefined,
+    owner = request,
+    transports?: readonly TokenTransport[],
+  ): RequestSession {
     // On Node's own request, so that middleware, guards and handlers of any framework find the same one.
     const raw = (owner.raw ?? owner) as HttpRequest;
     const held = raw[SESSION_OF_REQUEST];
@@ -51,6 +57,7 @@ export class HttpSessions implements HttpSessionServices {
       this,
       request,
       response === undefined ? undefined : rawResponse(response),
+      transports,
     );
     if (held === undefined) raw[SESSION_OF_REQUEST] = made;
     else this.#besides.set(raw, made);

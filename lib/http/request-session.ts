@@ -80,6 +80,7 @@ export class RequestSession implements SessionBinding, ResponseGateOwner {
     private readonly request: HttpRequest,
     /** Absent where nothing is answered by HTTP. */
     private readonly response: ServerResponse | undefined,
+    private readonly transports = services.transports,
   ) {}
 
   /**
@@ -176,7 +177,7 @@ export class RequestSession implements SessionBinding, ResponseGateOwner {
    */
   get isAmbient(): boolean {
     if (this.#carried !== undefined) return this.#carried.transport.ambient === true;
-    return !this.#carriesOthers && this.services.transports.some(({ ambient }) => ambient);
+    return !this.#carriesOthers && this.transports.some(({ ambient }) => ambient);
   }
 
   /** What {@link find} found, or this request has stored since; undefined when nobody has looked. */
@@ -185,12 +186,17 @@ export class RequestSession implements SessionBinding, ResponseGateOwner {
   }
 
   onUse(): void {
+    this.hold();
+  }
+
+  /** Puts a gate on the response, which holds it back until the session is saved; see {@link gateResponse}. */
+  hold(options?: { readonly deferHead: boolean }): void {
     const { response } = this;
     if (response === undefined) return;
     if (response.closed && response.headersSent) return this.#checkLater();
     if (this.#gated) return;
     this.#gated = true;
-    gateResponse(response, this);
+    gateResponse(response, this, options);
     response.once('close', () => {
       // The client went away. Most answers still come, and are committed; some, of files, do not even begin then.
       if (!response.headersSent) setTimeout(() => this.#saveUnanswered(), LATE_MS).unref();
@@ -284,26 +290,26 @@ export class RequestSession implements SessionBinding, ResponseGateOwner {
     const add = (name: string, value: string) => {
       this.#lines.push([name, value]);
     };
+    let told = false;
     if (session.destroyedHere || (this.#renewed && !session.isStored)) {
-      if (this.#known !== undefined) transport?.clear?.(add);
+      told = this.#known !== undefined && transport?.clear !== undefined;
+      if (told) transport!.clear!(add);
       this.#known = undefined;
     } else if (transport?.write !== undefined && session.isStored && session.valid) {
       const isNew = session.token !== this.#known;
-      if (
+      told =
         (isNew || (prolonged && this.services.renews(transport, session))) &&
-        this.services.mayWrite(transport, this.request)
-      ) {
-        transport.write(add, this.services.carried(session));
-      }
+        this.services.mayWrite(transport, this.request);
+      if (told) transport.write(add, this.services.carried(session));
       this.#known = session.token;
     }
     // A response that hands out a token must not be given to anybody else.
-    if (this.#lines.length > 0) this.#lines.push(['Cache-Control', 'no-store']);
+    if (told) this.#lines.push(['Cache-Control', 'no-store']);
   }
 
   /** Where the token came from, else where a new one goes. */
   #writer(): TokenTransport | undefined {
-    return this.#carried?.transport ?? this.services.transports.find((one) => one.write !== undefined);
+    return this.#carried?.transport ?? this.transports.find((one) => one.write !== undefined);
   }
 
   /** Something happened to the session that this response no longer tells the client, or that is not saved. */
@@ -324,7 +330,7 @@ export class RequestSession implements SessionBinding, ResponseGateOwner {
 
   #read(): Carried[] {
     const found: Carried[] = [];
-    for (const transport of this.services.transports) {
+    for (const transport of this.transports) {
       const token = transport.read(this.request);
       if (token === undefined) continue;
       if (transport.ambient !== true) this.#carriesOthers = true;

@@ -33,8 +33,15 @@ type Headers = OutgoingHttpHeaders | OutgoingHttpHeader[];
  * replaced on the one object; while it is held, calls are queued in order and the response says, as it would without
  * the gate, that its headers are sent; a writer is told to wait for `drain`. Where there is nothing to save, the calls go
  * straight through.
+ *
+ * @param options.deferHead `writeHead` alone does not begin the response: handlers of plain `node:http` call it first
+ *   and use the session afterwards. Node itself sends nothing then either
  */
-export function gateResponse(response: ServerResponse, owner: ResponseGateOwner): void {
+export function gateResponse(
+  response: ServerResponse,
+  owner: ResponseGateOwner,
+  { deferHead = false }: { readonly deferHead?: boolean } = {},
+): void {
   const writeHead = response.writeHead.bind(response);
   const flushHeaders = response.flushHeaders.bind(response);
   const write = response.write.bind(response);
@@ -46,6 +53,8 @@ export function gateResponse(response: ServerResponse, owner: ResponseGateOwner)
   const waiting = new Set<Waiting>();
   /** Headers the handler gave to `writeHead`. */
   let given: Headers | undefined;
+  /** Arguments of a `writeHead` that waits for the first byte. */
+  let head: unknown[] | undefined;
   let ended = false;
   let stopped = false;
 
@@ -53,9 +62,29 @@ export function gateResponse(response: ServerResponse, owner: ResponseGateOwner)
     state = 'open';
     addHeaders(response, owner.headers());
   };
+  const deferred = (args: unknown[]): void => {
+    head = args;
+    given = headersIn(args);
+    response.statusCode = args[0] as number;
+    Object.defineProperty(response, 'headersSent', { configurable: true, get: () => true });
+  };
   /** True when the call may go on now. */
   const passes = (): boolean => {
     if (state !== 'waiting') return state === 'open';
+    const before = head;
+    if (before !== undefined) {
+      head = undefined;
+      letGo();
+      if (!begins()) {
+        queue.push({ call: () => response.writeHead(...(before as [number])) });
+        return false;
+      }
+      response.writeHead(...(before as [number]));
+      return true;
+    }
+    return begins();
+  };
+  const begins = (): boolean => {
     if (response.headersSent) {
       state = 'open';
       return true;
@@ -149,10 +178,10 @@ export function gateResponse(response: ServerResponse, owner: ResponseGateOwner)
   };
 
   response.writeHead = function (this: ServerResponse, ...args: unknown[]) {
-    if (passes()) writeHead(...(withoutOurs(response, args, owner) as [number]));
+    if (deferHead && state === 'waiting' && !response.headersSent) deferred(args);
+    else if (passes()) writeHead(...(withoutOurs(response, args, owner) as [number]));
     else if (state === 'holding') {
-      const last = args.at(-1);
-      if (args.length > 1 && typeof last === 'object' && last !== null) given = last as Headers;
+      given = headersIn(args) ?? given;
       queue.push({ call: () => response.writeHead(...(args as [number])) });
     }
     return response;
@@ -242,6 +271,12 @@ function withoutOurs(response: ServerResponse, args: unknown[], owner: ResponseG
     ? kept.flatMap(([name, value]) => [name, value as OutgoingHttpHeader])
     : Object.fromEntries(kept);
   return [...args.slice(0, last), headers];
+}
+
+/** The headers among the arguments of `writeHead`. */
+function headersIn(args: readonly unknown[]): Headers | undefined {
+  const last = args.at(-1);
+  return args.length > 1 && typeof last === 'object' && last !== null ? (last as Headers) : undefined;
 }
 
 /** Headers in any of the forms `writeHead` takes: an object, names and values in turn, or pairs of them. */

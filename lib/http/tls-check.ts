@@ -11,11 +11,11 @@ import type { ResolvedSessionOptions } from '../options/session-options.interfac
  * @throws {SessionOptionsError}
  */
 export function checkTls(
-  adapter: AbstractHttpAdapter | undefined,
+  adapter: AbstractHttpAdapter | null | undefined,
   { transport, cookie }: Pick<ResolvedSessionOptions, 'transport' | 'cookie'>,
 ): void {
   if (!cookie.decided || !cookie.secure || !transport.includes('cookie')) return;
-  if (adapter === undefined || adapter.getHttpServer() instanceof TlsServer || trustsProxy(adapter)) return;
+  if (!adapter || adapter.getHttpServer() instanceof TlsServer || trustsProxy(adapter)) return;
   throw new SessionOptionsError(
     'cookie.secure',
     "is 'auto', and in production that is a cookie for TLS, but the app neither speaks TLS nor trusts a proxy. Behind one: " +

@@ -1,3 +1,4 @@
+import type { ServerResponse } from 'node:http';
 import { parseCookie, stringifySetCookie } from 'cookie';
 import { MAX_TOKEN_LENGTH } from '../core/session-token.js';
 import type {
@@ -42,9 +43,10 @@ export class CookieTransport implements TokenTransport {
   readonly renews: boolean;
   readonly #signer: CookieSigner | null;
 
-  constructor(private readonly options: ResolvedCookieOptions) {
-    this.renews = options.maxAgeMs !== undefined;
-    this.#signer = options.secrets.length === 0 ? null : new CookieSigner(options.name, options.secrets);
+  constructor(protected readonly options: ResolvedCookieOptions) {
+    const { name, maxAgeMs, secrets } = options;
+    this.renews = maxAgeMs !== undefined;
+    this.#signer = 'sign' in secrets || secrets.length > 0 ? new CookieSigner(name, secrets) : null;
   }
 
   read({ headers: { cookie } }: RequestHeaders): string | undefined {
@@ -58,32 +60,89 @@ export class CookieTransport implements TokenTransport {
   }
 
   write(add: AddHeader, session: CarriedSession): void {
-    const { maxAge = this.options.maxAgeMs ?? null } = session;
-    // Never longer than the session can live: the browser would carry a dead token.
-    const life = maxAge === null ? undefined : Math.min(maxAge, session.expiresIn ?? Infinity);
     const value = this.#signer === null ? session.token : this.#signer.sign(session.token);
-    add('Set-Cookie', this.#line(value, life === undefined ? undefined : Math.ceil(life / 1000)));
+    const { name } = this.options;
+    add('Set-Cookie', stringifySetCookie({ name, value, ...this.attributes(this.lifeOf(session)) }));
   }
 
   clear(add: AddHeader): void {
-    add('Set-Cookie', this.#line('', 0));
+    add('Set-Cookie', stringifySetCookie({ name: this.options.name, value: '', ...this.attributes(0) }));
   }
 
-  #line(value: string, maxAgeSeconds: number | undefined): string {
-    const { name, path, domain, secure, httpOnly, sameSite, partitioned } = this.options;
-    return stringifySetCookie({
-      name,
-      value,
+  /** In seconds; undefined: until the browser is closed. */
+  protected lifeOf(session: CarriedSession): number | undefined {
+    const { maxAge = this.options.maxAgeMs ?? null } = session;
+    // Never longer than the session can live: the browser would carry a dead token.
+    return maxAge === null ? undefined : Math.ceil(Math.min(maxAge, session.expiresIn ?? Infinity) / 1000);
+  }
+
+  protected attributes(maxAge: number | undefined) {
+    const { path, domain, secure, httpOnly, sameSite, partitioned } = this.options;
+    return {
       path,
       httpOnly,
       secure,
       sameSite,
       ...(domain !== undefined && { domain }),
       ...(partitioned && { partitioned }),
-      ...(maxAgeSeconds !== undefined && {
-        maxAge: maxAgeSeconds,
-        expires: new Date(maxAgeSeconds === 0 ? 0 : Date.now() + maxAgeSeconds * 1000),
+      ...(maxAge !== undefined && {
+        maxAge,
+        expires: new Date(maxAge === 0 ? 0 : Date.now() + maxAge * 1000),
       }),
-    });
+    };
   }
+}
+
+/**
+ * What reads and sets cookies for an app; an instance of the package `cookies` is one.
+ *
+ * @publicApi
+ */
+export interface CookieManager {
+  get(name: string): string | undefined;
+  /** @param attributes as those of the package `cookies`: `maxAge` in ms. Without a value, the cookie is removed */
+  set(name: string, value: string | null, attributes: Record<string, unknown>): unknown;
+}
+
+/** The session cookie by way of the app's own manager, which signs as it was told. One for each response. */
+export class ManagedCookieTransport extends CookieTransport {
+  constructor(
+    options: ResolvedCookieOptions,
+    private readonly cookies: CookieManager,
+    private readonly response: ServerResponse,
+  ) {
+    super({ ...options, secrets: [] });
+  }
+
+  override read(): string | undefined {
+    return this.cookies.get(this.options.name) || undefined;
+  }
+
+  override write(add: AddHeader, session: CarriedSession): void {
+    this.#set(add, session.token, this.lifeOf(session));
+  }
+
+  override clear(add: AddHeader): void {
+    this.#set(add, null, 0);
+  }
+
+  #set(add: AddHeader, value: string | null, life: number | undefined): void {
+    const { response } = this;
+    const before = linesOf(response);
+    const { maxAge, ...attributes } = this.attributes(life);
+    this.cookies.set(this.options.name, value, {
+      ...attributes,
+      ...(maxAge !== undefined && value !== null && { maxAge: maxAge * 1000 }),
+    });
+    const added = linesOf(response).filter((line) => !before.includes(line));
+    // Ours are added with the others, after the session is saved, whatever the handler gives to writeHead().
+    if (before.length === 0) response.removeHeader('Set-Cookie');
+    else response.setHeader('Set-Cookie', before);
+    for (const line of added) add('Set-Cookie', line);
+  }
+}
+
+function linesOf(response: ServerResponse): readonly string[] {
+  const lines = response.getHeader('Set-Cookie');
+  return lines === undefined ? [] : Array.isArray(lines) ? lines : [String(lines)];
 }

@@ -2,6 +2,7 @@ import { SessionOptionsError } from '../errors/caller.errors.js';
 import { checkBoolean, checkDuration, checkGroup, checkKeys, checkString, shown } from './option-checks.js';
 import { DEFAULTS, LIMITS } from './session-options.defaults.js';
 import type {
+  CookieKeys,
   ResolvedCookieOptions,
   ResolvedSessionOptions,
   SessionCookieOptions,
@@ -159,7 +160,8 @@ export function resolveCookie(input: SessionModuleOptions['cookie']): ResolvedCo
 }
 
 /** Never shows a value. */
-function resolveSecrets(input: SessionCookieOptions['secrets']): readonly string[] {
+function resolveSecrets(input: SessionCookieOptions['secrets']): ResolvedCookieOptions['secrets'] {
+  if (isKeys(input)) return input;
   const secrets: readonly unknown[] = input === undefined ? [] : Array.isArray(input) ? input : [input];
   if (input !== undefined && secrets.length === 0) {
     throw new SessionOptionsError(
@@ -176,6 +178,15 @@ function resolveSecrets(input: SessionCookieOptions['secrets']): readonly string
     );
   }
   return Object.freeze([...(secrets as string[])]);
+}
+
+function isKeys(input: SessionCookieOptions['secrets']): input is CookieKeys {
+  if (typeof input !== 'object' || input === null || !('sign' in input)) return false;
+  if (typeof input.sign === 'function' && typeof input.verify === 'function') return true;
+  throw new SessionOptionsError(
+    'cookie.secrets',
+    'has sign but not both methods, sign and verify. Pass an instance of Keygrip, or strings.',
+  );
 }
 
 export function resolveCsrf(

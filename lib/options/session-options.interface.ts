@@ -256,10 +256,22 @@ export interface SessionCookieOptions {
   partitioned?: boolean;
   /**
    * Sign the cookie (HMAC-SHA-256), so that forged ones are refused without asking the store: at least 32 characters
-   * each. The first signs, all verify.
+   * each. The first signs, all verify. Or an instance of Keygrip.
    * @default none: tokens have 256 random bits and need no signature to be safe
    */
-  secrets?: string | readonly string[];
+  secrets?: string | readonly string[] | CookieKeys;
+}
+
+/**
+ * What signs cookies; an instance of Keygrip is one.
+ *
+ * @publicApi
+ */
+export interface CookieKeys {
+  /** The signature of the data, without dots. */
+  sign(data: string): string;
+  /** Compares in constant time. */
+  verify(data: string, signature: string): boolean;
 }
 
 /** @publicApi */
@@ -283,7 +295,7 @@ export interface ResolvedCookieOptions {
   readonly domain: string | undefined;
   readonly maxAgeMs: number | undefined;
   readonly partitioned: boolean;
-  readonly secrets: readonly string[];
+  readonly secrets: readonly string[] | CookieKeys;
   /** `secure: 'auto'` decided it: the app must keep its part of the bargain. */
   readonly decided: boolean;
 }
