@@ -100,5 +100,6 @@ export {
   SessionConflictError,
   SessionGoneError,
   SessionNotReplicatedError,
+  SessionRotatedError,
   SessionStoreUnavailableError,
 } from './errors/state.errors.js';

@@ -325,8 +325,9 @@ export class CacheService implements SessionCache {
     if (ticket.open) this.#reads.set(id, pending);
     try {
       const loaded = await answer;
-      if (loaded !== null) this.#fill(ticket, token, loaded);
-      else this.#onAbsent(ticket);
+      // What another id has taken the place of is never kept: its invalidations name the other id.
+      if (loaded === null) this.#onAbsent(ticket);
+      else if (loaded.record.id === id) this.#fill(ticket, token, loaded);
       return loaded;
     } finally {
       this.release(ticket);

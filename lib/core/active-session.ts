@@ -350,6 +350,19 @@ export class ActiveSession<T extends object = SessionData> {
     const settings = checkRegenerateOptions(options);
     if (this.#ended) throw new SessionGoneError(this.id);
     this.#binding?.onUse();
+    return this.#move(settings);
+  }
+
+  /**
+   * Replaces the token as the option `rotateEvery` wants it. Unsaved changes are saved with it.
+   *
+   * @internal for transports
+   */
+  async rotate(): Promise<void> {
+    await this.#move({ ...checkRegenerateOptions(), rotates: true });
+  }
+
+  #move(settings: MoveSettings): Promise<this> {
     return this.#inTurn(async () => {
       const before = this.#record;
       if (!this.#stored) {

@@ -4,6 +4,7 @@ import {
   SessionConflictError,
   SessionGoneError,
   SessionNotReplicatedError,
+  SessionRotatedError,
   SessionStoreUnavailableError,
 } from '../errors/state.errors.js';
 import type { SessionEndReason, SessionEvents } from '../events/session-events.js';
@@ -62,11 +63,19 @@ export interface MoveSettings {
   readonly metadata: SessionMetadata | undefined;
   /** undefined: as before, and the times go on. */
   readonly timeouts: Partial<SessionTimeouts> | undefined;
+  /** A rotation of the module's own: the old token may read for a while (`rotateGrace`). */
+  readonly rotates?: boolean;
 }
 
 type OptionsUsed = Pick<
   ResolvedSessionOptions,
-  'partitions' | 'allowGivenTokens' | 'touchInterval' | 'maxDataBytes' | 'commandTimeoutMs' | 'dataClass'
+  | 'partitions'
+  | 'allowGivenTokens'
+  | 'touchInterval'
+  | 'maxDataBytes'
+  | 'commandTimeoutMs'
+  | 'dataClass'
+  | 'rotateGraceMs'
 >;
 
 /**
@@ -289,10 +298,11 @@ export class SessionEngine {
     token: unknown,
     known: SessionRecord | null,
     change: (data: DataFields) => DataFields,
-    { userId, keepData, metadata, timeouts }: MoveSettings,
+    { userId, keepData, metadata, timeouts, rotates = false }: MoveSettings,
   ): Promise<{ readonly token: string; readonly record: SessionRecord }> {
     const identity = this.identify(token);
     if (identity === null) return Promise.reject(new SessionGoneError(null));
+    const { rotateGraceMs } = this.options;
     return this.#queue.run(identity.id, () =>
       this.#retry(identity.id, token as string, known, async (base) => {
         const owner = userId === undefined ? base.userId : userId;
@@ -306,8 +316,11 @@ export class SessionEngine {
             idleTimeout: base.idleTimeout,
             absoluteTimeout: base.absoluteDeadline === 0 ? 0 : base.absoluteDeadline - base.createdAt,
           }),
-          metadata: metadata ?? base.metadata,
+          metadata: rotates
+            ? Object.freeze({ ...base.metadata, rotatedAt: this.storeNow() })
+            : (metadata ?? base.metadata),
           data: this.encode(data),
+          ...(rotates && rotateGraceMs > 0 && { aliasMs: rotateGraceMs }),
           ...(timeouts !== undefined && { anew: true }),
         };
         this.cache.delete(base.id);
@@ -343,7 +356,8 @@ export class SessionEngine {
       copy !== undefined && copy.lastAccess > record.lastAccess
         ? { ...record, lastAccess: copy.lastAccess }
         : record;
-    if (!this.touchIsDue(latest)) return latest;
+    // A token that was rotated away prolongs nothing.
+    if (!this.touchIsDue(latest) || this.identify(token)?.id !== record.id) return latest;
     const pending = this.#touches.get(record.id);
     if (pending !== undefined) return pending;
     const touching = this.#touch(token, latest).finally(() => this.#touches.delete(record.id));
@@ -356,7 +370,11 @@ export class SessionEngine {
     const identity = this.identify(token);
     if (identity === null) return false;
     const record = known ?? this.cache.peek(token as string);
-    return this.destroyById(identity.id, reason, record);
+    const ended = await this.destroyById(record?.id ?? identity.id, reason, record);
+    if (ended || this.options.rotateGraceMs === 0) return ended;
+    // A token that was rotated away writes nothing, but it does sign out.
+    const successor = (await this.store.get(identity.id))?.record;
+    return successor !== undefined && this.destroyById(successor.id, reason, successor);
   }
 
   /** Ends a session by its public id, which the caller has checked. */
@@ -458,6 +476,7 @@ export class SessionEngine {
     >,
   ): Promise<R> {
     let base = newer(known, this.cache.peek(token)) ?? (await this.fetch(token))?.record;
+    if (base !== undefined && base.id !== id) throw new SessionRotatedError(base.id);
     for (let tries = 1; base !== undefined; tries++) {
       const outcome = await attempt(base);
       if (outcome.status === 'done') return outcome.value;
@@ -469,7 +488,8 @@ export class SessionEngine {
       if (tries > 1) await delay(Math.random() * Math.min(2 ** tries, 32));
     }
     this.cache.delete(id);
-    throw new SessionGoneError(id);
+    const successor = this.options.rotateGraceMs === 0 ? null : await this.store.get(id);
+    throw successor === null ? new SessionGoneError(id) : new SessionRotatedError(successor.record.id);
   }
 
   #tryDecode(record: SessionRecord): DataFields | null {

@@ -21,6 +21,8 @@ export interface NewSession {
   readonly given?: boolean;
   /** In a move: its times begin now, whatever it takes the place of. */
   readonly anew?: boolean;
+  /** In a move that stays with the same user: for how many ms the old id leads to this session; see `get`. */
+  readonly aliasMs?: number;
 }
 
 /** A change of `data` on top of `base`. Everything else of the record stays as it is. */
@@ -81,7 +83,10 @@ export abstract class SessionStore {
   /** Stores a new session; `taken`, and nothing changed, if the id has a live one. */
   abstract create(session: NewSession): Promise<CreateResult>;
 
-  /** The live session, or null. */
+  /**
+   * The live session, or null. For the old id of one that was moved with `aliasMs`, the session that took its place: a
+   * record of another id. Only `get` follows it.
+   */
   abstract get(id: string): Promise<LoadedSession | null>;
 
   /** Replaces the data if the record is still `change.base`; sets `lastAccess` unless told to keep it. */

@@ -51,7 +51,10 @@ export class SessionService<T extends object = SessionData> {
   /** @internal provided by `SessionModule` */
   constructor(
     private readonly engine: SessionEngine,
-    private readonly options: Pick<ResolvedSessionOptions, 'idleTimeout' | 'absoluteTimeout'>,
+    private readonly options: Pick<
+      ResolvedSessionOptions,
+      'idleTimeout' | 'absoluteTimeout' | 'rotateEveryMs'
+    >,
   ) {}
 
   /**
@@ -162,6 +165,17 @@ export class SessionService<T extends object = SessionData> {
    */
   touchLater(session: ActiveSession<T>): Promise<boolean> | undefined {
     return this.engine.touchIsDue(session) ? session.touch().catch(() => false) : undefined;
+  }
+
+  /**
+   * True when the session's token has served for `rotateEvery`.
+   *
+   * @internal for the HTTP layer
+   */
+  rotationIsDue({ createdAt, metadata }: ActiveSession<T>): boolean {
+    const { rotateEveryMs } = this.options;
+    if (rotateEveryMs === 0) return false;
+    return this.engine.storeNow() - Math.max(createdAt, metadata.rotatedAt ?? 0) >= rotateEveryMs;
   }
 
   /**

@@ -39,6 +39,25 @@ export class SessionConflictError extends SessionError {
 }
 
 /**
+ * Only with the option `rotateGrace`: the token has been replaced a moment ago, and serves for reads only. Nothing was
+ * written. Answered as 409: the client has the new token by now, or gets it with the answer to its parallel request.
+ *
+ * @publicApi
+ */
+export class SessionRotatedError extends SessionError {
+  override readonly name = 'SessionRotatedError';
+
+  /** @param id public id of the session under its new token */
+  constructor(readonly id: string) {
+    super(
+      'SESSION_ROTATED',
+      `Session ${id} was written to by its previous token, which only reads after a rotation (option "rotateGrace"). ` +
+        'Repeat the request with the new token.',
+    );
+  }
+}
+
+/**
  * The store did not answer, or refused. This never means "logged out": the HTTP layer answers 503.
  *
  * @publicApi

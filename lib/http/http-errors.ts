@@ -7,17 +7,20 @@ import {
 import {
   SessionConflictError,
   SessionGoneError,
+  SessionRotatedError,
   SessionStoreUnavailableError,
 } from '../errors/state.errors.js';
 
 /** Errors that are an answer to the client and not a mistake in the app. */
-export type AnswerableError = SessionStoreUnavailableError | SessionGoneError | SessionConflictError;
+export type AnswerableError =
+  SessionStoreUnavailableError | SessionGoneError | SessionConflictError | SessionRotatedError;
 
 export function isAnswerable(error: unknown): error is AnswerableError {
   return (
     error instanceof SessionStoreUnavailableError ||
     error instanceof SessionGoneError ||
-    error instanceof SessionConflictError
+    error instanceof SessionConflictError ||
+    error instanceof SessionRotatedError
   );
 }
 
@@ -27,7 +30,8 @@ export function answerOfLookup(error: unknown): unknown {
 }
 
 /**
- * The answer: 503 when the store could not tell, 401 when the session has ended, 409 when others kept changing it. The
+ * The answer: 503 when the store could not tell, 401 when the session has ended, 409 when others kept changing it, or have just
+ * replaced the token. The
  * bodies are generic; the reason stands in `cause`, for exception filters and logs.
  */
 export function toHttpException(cause: AnswerableError): HttpException {

@@ -6,6 +6,7 @@ import type { SessionService } from '../core/session.service.js';
 import type { CarriedSession, TokenTransport } from '../core/token-transport.interface.js';
 import { SessionGoneError } from '../errors/state.errors.js';
 import type { HttpRequest } from './http-request.js';
+import { isAnswerable } from './http-errors.js';
 import { gateResponse, type ReplacementAnswer, type ResponseGateOwner } from './response-gate.js';
 import type { ViewRules } from './view-rules.js';
 
@@ -73,6 +74,8 @@ export class RequestSession implements SessionBinding, ResponseGateOwner {
   readonly #pending = new Map<Promise<unknown>, () => boolean>();
   /** This request has ended the session that the client's token stood for, and goes on with another. */
   #renewed = false;
+  /** The session's token has served long enough. */
+  #rotates = false;
   #originChecked = false;
 
   constructor(
@@ -239,6 +242,8 @@ export class RequestSession implements SessionBinding, ResponseGateOwner {
     if (ended !== undefined) return (this.#saving = ended.save()); // fails: it has ended
     const session = this.#session;
     if (session === undefined) return undefined;
+    if (this.#rotates && session.token === this.#known && !session.destroyedHere)
+      return this.#rotate(session);
     if (session.hasChanges && this.services.rules?.holdsNothing(session) !== true) {
       return (this.#saving = this.save().then(() => this.#tell(this.visitor, true)));
     }
@@ -259,6 +264,17 @@ export class RequestSession implements SessionBinding, ResponseGateOwner {
     }
     this.#failed = true;
     return this.services.toAnswer(error);
+  }
+
+  async #rotate(session: Session): Promise<void> {
+    this.#rotates = false;
+    try {
+      await (this.#saving = session.rotate());
+      this.#tell(session, true);
+    } catch (error) {
+      // A parallel request was first, or the store cannot: only changes of this one would be lost by that.
+      if (!isAnswerable(error) || session.hasChanges) throw error;
+    }
   }
 
   #saveUnanswered(): void {
@@ -387,7 +403,12 @@ export class RequestSession implements SessionBinding, ResponseGateOwner {
       this.#lastAccess = session.lastAccess;
       this.#touching = this.services.sessions.touchLater(session);
       // The cookie is renewed only if the touch was written, which the response must wait for.
-      if (this.#touching !== undefined && this.services.renews(carried?.transport, session)) this.onUse();
+      this.#rotates = carried?.transport.write !== undefined && this.services.sessions.rotationIsDue(session);
+      if (
+        this.#rotates ||
+        (this.#touching !== undefined && this.services.renews(carried?.transport, session))
+      )
+        this.onUse();
     }
     return session;
   }

@@ -3,13 +3,14 @@ import { BaseExceptionFilter } from '@nestjs/core';
 import {
   SessionConflictError,
   SessionGoneError,
+  SessionRotatedError,
   SessionStoreUnavailableError,
 } from '../errors/state.errors.js';
 import { toHttpException, type AnswerableError } from './http-errors.js';
 
 /**
  * What the guard answers, for the same errors thrown later, by a handler's own calls: a store that cannot answer is
- * 503, a session that ended meanwhile 401, a session that others kept changing 409. The bodies are Nest's own and hold
+ * 503, a session that ended meanwhile 401, a session that others kept changing, or whose token was just replaced, 409. The bodies are Nest's own and hold
  * no details. Without it Nest answers 500.
  *
  * ```ts
@@ -20,7 +21,7 @@ import { toHttpException, type AnswerableError } from './http-errors.js';
  *
  * @publicApi
  */
-@Catch(SessionStoreUnavailableError, SessionGoneError, SessionConflictError)
+@Catch(SessionStoreUnavailableError, SessionGoneError, SessionConflictError, SessionRotatedError)
 export class SessionExceptionFilter extends BaseExceptionFilter {
   override catch(error: AnswerableError, host: ArgumentsHost): void {
     super.catch(toHttpException(error), host);

@@ -26,6 +26,8 @@ const KNOWN: readonly (keyof SessionModuleOptions)[] = [
   'idleTimeout',
   'absoluteTimeout',
   'touchInterval',
+  'rotateEvery',
+  'rotateGrace',
   'partitions',
   'instanceId',
   'allowGivenTokens',
@@ -145,7 +147,24 @@ function resolveTiming(input: SessionModuleOptions) {
         `Write ${mostTouch} or less.`,
     );
   }
-  return { idleTimeout, absoluteTimeout, touchInterval };
+  return { idleTimeout, absoluteTimeout, touchInterval, ...resolveRotation(input) };
+}
+
+function resolveRotation({ rotateEvery, rotateGrace }: SessionModuleOptions) {
+  const rotateEveryMs = checkDuration('rotateEvery', rotateEvery, 0, LIMITS.rotateEvery);
+  const rotateGraceMs = checkDuration('rotateGrace', rotateGrace, DEFAULTS.rotateGrace, {
+    min: 0,
+    max: LIMITS.rotateGrace,
+  });
+  if (rotateGraceMs > rotateEveryMs / 2) {
+    throw new SessionOptionsError(
+      'rotateGrace',
+      rotateEveryMs === 0
+        ? "needs rotateEvery: without it no token is replaced by itself. Set rotateEvery: '15m', or drop rotateGrace."
+        : `is ${rotateGraceMs} ms, more than half of rotateEvery (${rotateEveryMs} ms). Write ${Math.floor(rotateEveryMs / 2)} or less.`,
+    );
+  }
+  return { rotateEveryMs, rotateGraceMs };
 }
 
 type RedisOption = SessionModuleOptions['redis'];

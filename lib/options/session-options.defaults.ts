@@ -5,6 +5,7 @@ export const DEFAULTS = {
   absoluteTimeout: 14 * 86_400_000,
   /** Where half of `idleTimeout` is less, that half is the default. */
   touchInterval: 60_000,
+  rotateGrace: 0,
   partitions: 16,
   allowGivenTokens: false,
   maxDataBytes: 256 * 1024,
@@ -34,6 +35,8 @@ export const LIMITS = {
   idleTimeout: 1_000 * 86_400_000,
   absoluteTimeout: 36_500 * 86_400_000,
   commandTimeout: 60_000,
+  rotateEvery: { min: 60_000, max: 36_500 * 86_400_000 },
+  rotateGrace: 60_000,
   maxAge: 86_400_000,
   /** Places of an LRU are set aside at once: 16 million take some 600 MB. */
   entries: 2 ** 24,

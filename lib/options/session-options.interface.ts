@@ -69,6 +69,20 @@ export interface SessionModuleOptions {
   touchInterval?: Duration;
 
   /**
+   * Replace the token of a session this long after it was issued, with the response to a request: what leaked is worth
+   * less. At least `'1m'`. Tokens the client is not told by a transport (`bearer`) stay.
+   * @default absent: only `login` and `regenerate` replace it
+   */
+  rotateEvery?: Duration;
+
+  /**
+   * For this long after such a replacement the old token still reads, so that parallel requests of one browser get their
+   * answers; what they write is refused (409). It is never prolonged. At most `'60s'` and half of `rotateEvery`.
+   * @default 0
+   */
+  rotateGrace?: Duration;
+
+  /**
    * Number of key groups that keep a user's sessions and their index together (one Redis Cluster slot each):
    * 1 to 256. Fixed for the life of a key prefix; checked against the store at start.
    * @default 16
@@ -323,6 +337,9 @@ export interface ResolvedSessionOptions {
   readonly idleTimeout: number;
   readonly absoluteTimeout: number;
   readonly touchInterval: number;
+  /** 0 = never. */
+  readonly rotateEveryMs: number;
+  readonly rotateGraceMs: number;
   readonly partitions: number;
   readonly instanceId: string;
   readonly allowGivenTokens: boolean;

@@ -40,6 +40,8 @@ export class MemorySessionStore extends SessionStore {
   readonly #logger = new Logger('SessionModule');
   readonly #records: LRUCache<string, SessionRecord>;
   readonly #idsOfUser = new Map<string, Set<string>>();
+  /** Old ids that still lead to the session that took their place. */
+  readonly #aliases = new Map<string, { readonly id: string; readonly until: number }>();
   readonly #clock: Clock;
   #timer: NodeJS.Timeout | undefined;
   #cursor: Generator<string> | undefined;
@@ -95,7 +97,7 @@ export class MemorySessionStore extends SessionStore {
   }
 
   async get(id: string): Promise<LoadedSession | null> {
-    const record = this.#live(id);
+    const record = this.#live(id) ?? this.#aliased(id);
     return record === undefined ? null : { record, now: this.#clock.wall() };
   }
 
@@ -143,6 +145,7 @@ export class MemorySessionStore extends SessionStore {
     if (current.version !== base.version)
       return { status: 'conflict', uncertain: false, record: current, now };
     this.#records.delete(base.id);
+    if (next.aliasMs !== undefined) this.#aliases.set(base.id, { id: next.id, until: now + next.aliasMs });
     const { createdAt, absoluteDeadline } = current;
     const inherited =
       base.userId === next.userId && next.anew !== true ? { createdAt, absoluteDeadline } : {};
@@ -166,6 +169,7 @@ export class MemorySessionStore extends SessionStore {
   }
 
   async clear(): Promise<void> {
+    this.#aliases.clear();
     this.#records.clear();
   }
 
@@ -179,6 +183,14 @@ export class MemorySessionStore extends SessionStore {
     const record = this.#records.get(id);
     if (record === undefined || deadlineOf(record) > this.#clock.wall()) return record;
     this.#records.delete(id);
+    return undefined;
+  }
+
+  #aliased(id: string): SessionRecord | undefined {
+    const alias = this.#aliases.get(id);
+    if (alias === undefined) return undefined;
+    if (alias.until > this.#clock.wall()) return this.#live(alias.id);
+    this.#aliases.delete(id);
     return undefined;
   }
 
@@ -223,6 +235,10 @@ export class MemorySessionStore extends SessionStore {
 
   #prune(): void {
     const now = this.#clock.wall();
+    for (const [id, { until }] of this.#aliases) {
+      if (until > now) break; // all live equally long: the oldest stand first
+      this.#aliases.delete(id);
+    }
     for (let looked = 0; looked < PRUNE_BATCH; looked++) {
       this.#cursor ??= this.#records.keys() as Generator<string>;
       const { done, value: id } = this.#cursor.next();

@@ -22,7 +22,7 @@ import type { ResolvedSessionOptions } from '../options/session-options.interfac
 import { RedisConnection } from './redis-connection.js';
 import { ReplicaBarrier } from './replica-barrier.js';
 import { RedisKeys } from './redis-keys.js';
-import { encodeUserId, formatTail, formatVersion, isMoved, parseRecord } from './redis-record.js';
+import { aliasedBy, encodeUserId, formatTail, formatVersion, isMoved, parseRecord } from './redis-record.js';
 import { CREATE, DESTROY, GET, SET, TOUCH } from './scripts/record.lua.js';
 import { MARK_MOVED, RESTORE_MOVED, ROTATE } from './scripts/move.lua.js';
 
@@ -133,11 +133,17 @@ export class RedisSessionStore extends SessionStore {
   }
 
   async get(id: string): Promise<LoadedSession | null> {
+    return this.#get(id, true);
+  }
+
+  async #get(id: string, follow: boolean): Promise<LoadedSession | null> {
     const key = this.#keys.record(this.#partition(id), id);
     const { value } = await this.connection.run('get a session', false, GET, [key], []);
     if (value === null) return null;
     const [text, seconds, micros] = value as [string, string, string];
     if (isMoved(text)) return null;
+    const other = aliasedBy(text);
+    if (other !== null) return follow ? this.#get(other, false) : null; // an alias never leads to an alias
     const loaded = this.#loaded(id, text, milliseconds([seconds, micros]));
     return loaded === null || deadlineOf(loaded.record) <= loaded.now ? null : loaded;
   }
@@ -292,6 +298,7 @@ export class RedisSessionStore extends SessionStore {
       formatTail(next),
       this.#keys.channel,
       this.#origin,
+      ...(next.aliasMs === undefined ? [] : [next.aliasMs]),
     ]);
     const reply = value as [1, number, number, number, number, number] | [0, string, number] | [-1];
     if (reply[0] !== 1) return this.#refused(base.id, reply, uncertain);

@@ -6,7 +6,8 @@ const PARTS = CLOCK + READ + DEADLINE + LIVE + PUT + PROLONG + ENLIST + DELIST +
 /**
  * New token, same user, same partition: one step.
  * KEYS: old record, new record, deadlines, [user index].
- * ARGV: expected version, nonce, old id, new id, encoded user, idle, new tail, channel, origin.
+ * ARGV: expected version, nonce, old id, new id, encoded user, idle, new tail, channel, origin, and for how many ms the
+ * old id leads to the new one, if it does.
  * Creation time and absolute deadline are inherited.
  * Replies { 1, version, createdAt, lastAccess, absolute deadline, now }, { 0, current text, now }, or { -1 }.
  */
@@ -25,7 +26,11 @@ local absolute = absoluteDeadline(text)
 local ends = deadline(now, idle, absolute)
 announce(ARGV[8], 'destroy', ARGV[3], us, ARGV[9])
 put(KEYS[2], ver, ARGV[2], now, idle, absolute, string.sub(text, 72, 85) .. ARGV[7], ends)
-redis.call('DEL', KEYS[1])
+if ARGV[10] then
+  redis.call('SET', KEYS[1], 'A ' .. ARGV[4], 'PX', ARGV[10])
+else
+  redis.call('DEL', KEYS[1])
+end
 delist(KEYS[3], KEYS[4], ARGV[3], ARGV[5])
 enlist(KEYS[3], KEYS[4], ARGV[4], ARGV[5], now, ends, now)
 return { 1, ver, createdAt(text), now, absolute, now }
