@@ -13,7 +13,7 @@ import {
 import { csrfTokenOf } from './csrf-token.js';
 import { checkRegenerateOptions, type RegenerateOptions } from './regenerate-options.js';
 import type { SessionBinding } from './session-binding.interface.js';
-import type { MoveSettings, SessionEngine, WriteOptions } from './session-engine.js';
+import { ASK, type MoveSettings, type SessionEngine, type WriteOptions } from './session-engine.js';
 import { withTimeouts, type SessionTimeouts } from './session-timeouts.js';
 import { deadlineOf, type SessionMetadata, type SessionRecord } from './session-record.interface.js';
 
@@ -194,11 +194,11 @@ export class ActiveSession<T extends object = SessionData> {
     return this.#mustStore;
   }
 
-  /** True if the draft holds changes that are not saved. Costs an encoding where the draft has been looked at. */
+  /** True if the draft holds changes that are not saved. */
   get hasChanges(): boolean {
     if (this.#destroyedHere) return false; // one that others ended still has something to fail with
     if (this.#mustStore && !this.#stored) return true;
-    if (this.#draft === undefined) return false;
+    if (this.#draft === undefined || this.#engine.isUnchanged(this.#record, this.#draft)) return false;
     const encoded = this.#engine.encode(this.#draft);
     return encoded !== this.#record.data && encoded !== this.#engine.baseline(this.#record).data;
   }
@@ -236,7 +236,13 @@ export class ActiveSession<T extends object = SessionData> {
 
   /** The draft's value of one field; undefined when absent. */
   get<K extends keyof T & string>(key: K): T[K] | undefined {
-    return hasField(this.data, key) ? this.data[key] : undefined;
+    if (this.#draft === undefined) {
+      // Who gets a string or a number can change nothing by it, so the response need not be watched.
+      const value = this.#engine.primitive(this.#record, key);
+      if (value !== ASK) return value as T[K] | undefined;
+    }
+    const { data } = this;
+    return hasField(data, key) ? data[key] : undefined;
   }
 
   /** Writes one field at once; other unsaved changes of the draft stay unsaved. */

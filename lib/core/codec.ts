@@ -7,6 +7,8 @@ export interface SessionCodec {
   encode(data: object): string;
   /** @throws when the text is not of this codec */
   decode(text: string): Record<string, unknown>;
+  /** True if `decode` makes of this text what `JSON.parse` makes: objects, arrays and primitives only. */
+  isPlain(text: string): boolean;
 }
 
 /**
@@ -36,6 +38,8 @@ export const defaultCodec: SessionCodec = {
       throw new TypeError('not an object');
     return value as Record<string, unknown>;
   },
+
+  isPlain: (text) => text.startsWith('{'),
 };
 
 /** Types that devalue alone would not keep, or not keep well. */

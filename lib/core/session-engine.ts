@@ -13,6 +13,7 @@ import { StoreClock, type Clock } from './clock.js';
 import type { SessionCodec } from './codec.js';
 import { KeyedQueue } from './keyed-queue.js';
 import type { SessionCache } from './session-cache.interface.js';
+import { clonePlain, isSamePlain } from './plain-data.js';
 import { applyPatch, wrapData, type DataChange, type DataFields } from './session-data.js';
 import type { SessionMetadata, SessionRecord } from './session-record.interface.js';
 import type { LoadedSession, NewSession, SessionStore } from './session-store.js';
@@ -32,6 +33,12 @@ import {
  * process writers queue, so only processes contend.
  */
 const MAX_ATTEMPTS = 64;
+
+/** Characters of encoded data up to which a record's decoded data is kept beside it, while the near cache keeps that. */
+const MAX_PLAIN_LENGTH = 8_192;
+
+/** {@link SessionEngine.primitive} cannot tell. */
+export const ASK = Symbol('ask the draft');
 
 /** @publicApi */
 export interface WriteOptions {
@@ -86,6 +93,7 @@ export class SessionEngine {
   readonly #queue: KeyedQueue;
   readonly #touches = new Map<string, Promise<SessionRecord | null>>();
   readonly #storeClock: StoreClock;
+  readonly #plain = new WeakMap<SessionRecord, DataFields>();
 
   constructor(
     readonly store: SessionStore,
@@ -143,7 +151,40 @@ export class SessionEngine {
 
   /** The same as an app sees it: an instance of `dataClass` where there is one. */
   draft(record: SessionRecord): DataFields {
-    return this.wrap(this.decode(record));
+    const plain = this.#plainOf(record);
+    return plain === null ? this.wrap(this.decode(record)) : clonePlain(plain);
+  }
+
+  /** True only if the draft is certainly as the record has it; costs no encoding. */
+  isUnchanged(record: SessionRecord, draft: DataFields): boolean {
+    const plain = this.#plainOf(record);
+    try {
+      return plain !== null && isSamePlain(draft, plain);
+    } catch {
+      return false; // a getter of the draft threw: encoding it will tell which
+    }
+  }
+
+  /** A field that nobody can change by having it, a string or a number for example; else the symbol `ASK`. */
+  primitive(record: SessionRecord, key: string): unknown {
+    const plain = this.#plainOf(record);
+    if (plain === null) return ASK;
+    const value = Object.hasOwn(plain, key) ? plain[key] : undefined;
+    return typeof value === 'object' && value !== null ? ASK : value;
+  }
+
+  /**
+   * Data of a record that is plain JSON, decoded once for all that read it, and never handed out. Null where it is not,
+   * where an app has a `dataClass`, and for so much data that a second copy of it would count.
+   */
+  #plainOf(record: SessionRecord): DataFields | null {
+    const known = this.#plain.get(record);
+    if (known !== undefined) return known;
+    const { data } = record;
+    if (this.wraps || data.length > MAX_PLAIN_LENGTH || !this.codec.isPlain(data)) return null;
+    const plain = this.decode(record);
+    this.#plain.set(record, plain);
+    return plain;
   }
 
   /** True where the app has a `dataClass`. */

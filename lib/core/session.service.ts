@@ -172,9 +172,10 @@ export class SessionService<T extends object = SessionData> {
    *
    * @internal for the HTTP layer
    */
-  rotationIsDue({ createdAt, metadata }: ActiveSession<T>): boolean {
+  rotationIsDue(session: ActiveSession<T>): boolean {
     const { rotateEveryMs } = this.options;
     if (rotateEveryMs === 0) return false;
+    const { createdAt, metadata } = session;
     return this.engine.storeNow() - Math.max(createdAt, metadata.rotatedAt ?? 0) >= rotateEveryMs;
   }
 

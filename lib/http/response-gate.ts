@@ -1,4 +1,4 @@
-import type { OutgoingHttpHeader, OutgoingHttpHeaders, ServerResponse } from 'node:http';
+import { ServerResponse, type OutgoingHttpHeader, type OutgoingHttpHeaders } from 'node:http';
 
 /** What a response becomes when its session could not be saved. */
 export interface ReplacementAnswer {
@@ -42,112 +42,192 @@ export function gateResponse(
   owner: ResponseGateOwner,
   { deferHead = false }: { readonly deferHead?: boolean } = {},
 ): void {
-  const writeHead = response.writeHead.bind(response);
-  const flushHeaders = response.flushHeaders.bind(response);
-  const write = response.write.bind(response);
-  const end = response.end.bind(response);
-  /** Calls that wait, and the arguments of those that may have a callback. */
-  const queue: { readonly call: () => void; readonly args?: unknown[] }[] = [];
-  let state: 'waiting' | 'holding' | 'open' | 'replaced' = 'waiting';
-  /** Who waits for `drain` since a held `write` said no. */
-  const waiting = new Set<Waiting>();
-  /** Headers the handler gave to `writeHead`. */
-  let given: Headers | undefined;
-  /** Arguments of a `writeHead` that waits for the first byte. */
-  let head: unknown[] | undefined;
-  let ended = false;
-  let stopped = false;
+  const gate = new ResponseGate(response, owner, deferHead);
+  const prototype = Object.getPrototypeOf(response) as object;
+  // Express gives each response another prototype, and V8 takes two microseconds for every property set after that: one
+  // more change of prototype is cheaper. Not where methods stand on the object itself, of middleware or another gate.
+  const hasOwn = GATES.has(response) || METHOD_NAMES.some((name) => Object.hasOwn(response, name));
+  if (hasOwn || prototype === ServerResponse.prototype) {
+    Object.assign(
+      response,
+      methodsOf(() => gate),
+    );
+  } else {
+    GATES.set(response, gate);
+    Object.setPrototypeOf(response, gated(prototype));
+  }
+}
 
-  const open = (): void => {
-    state = 'open';
-    addHeaders(response, owner.headers());
-  };
-  const deferred = (args: unknown[]): void => {
-    head = args;
-    given = headersIn(args);
-    response.statusCode = args[0] as number;
-    Object.defineProperty(response, 'headersSent', { configurable: true, get: () => true });
-  };
-  /** True when the call may go on now. */
-  const passes = (): boolean => {
-    if (state !== 'waiting') return state === 'open';
-    const before = head;
-    if (before !== undefined) {
-      head = undefined;
-      letGo();
-      if (!begins()) {
-        queue.push({ call: () => response.writeHead(...(before as [number])) });
-        return false;
-      }
-      response.writeHead(...(before as [number]));
+/** What stands between a response's methods and those who call them. */
+class ResponseGate {
+  /** The methods that really send. */
+  readonly #writeHead: (...args: [number]) => ServerResponse;
+  readonly #flushHeaders: () => void;
+  readonly #write: (...args: [string]) => boolean;
+  readonly #end: (...args: [string, 'utf8'?]) => ServerResponse;
+  /** Calls that wait, and the arguments of those that may have a callback. */
+  #queue: { readonly call: () => void; readonly args?: unknown[] }[] = NONE;
+  #state: 'waiting' | 'holding' | 'open' | 'replaced' = 'waiting';
+  /** Who waits for `drain` since a held `write` said no. */
+  #waiting: Set<Waiting> | undefined;
+  /** Headers the handler gave to `writeHead`. */
+  #given: Headers | undefined;
+  /** Arguments of a `writeHead` that waits for the first byte. */
+  #head: unknown[] | undefined;
+  #ended = false;
+  #stopped = false;
+
+  constructor(
+    private readonly response: ServerResponse,
+    private readonly owner: ResponseGateOwner,
+    private readonly deferHead: boolean,
+  ) {
+    // oxlint-disable typescript/unbound-method -- called with the response; four bound ones cost each request more
+    this.#writeHead = response.writeHead as never;
+    this.#flushHeaders = response.flushHeaders;
+    this.#write = response.write as never;
+    this.#end = response.end as never;
+    // oxlint-enable typescript/unbound-method
+  }
+
+  writeHead(args: unknown[]): ServerResponse {
+    const { response } = this;
+    if (this.deferHead && this.#state === 'waiting' && !response.headersSent) this.#deferHead(args);
+    else if (this.#passes()) {
+      this.#writeHead.apply(response, withoutOurs(response, args, this.owner) as [number]);
+    } else if (this.#state === 'holding') {
+      this.#given = headersIn(args) ?? this.#given;
+      this.#queue.push({ call: () => response.writeHead(...(args as [number])) });
+    }
+    return response;
+  }
+
+  flushHeaders(): void {
+    if (this.#passes()) this.#flushHeaders.call(this.response);
+    else if (this.#state === 'holding')
+      this.#queue.push({ call: () => this.#flushHeaders.call(this.response) });
+  }
+
+  write(args: unknown[]): boolean {
+    if (this.#passes()) return this.#write.apply(this.response, args as [string]);
+    if (this.#state !== 'holding') {
+      callBack(args);
       return true;
     }
-    return begins();
-  };
-  const begins = (): boolean => {
-    if (response.headersSent) {
-      state = 'open';
+    this.#queue.push({ call: () => this.#write.apply(this.response, args as [string]), args });
+    this.#stopped = true;
+    return false;
+  }
+
+  end(args: unknown[]): ServerResponse {
+    if (this.#passes()) return this.#end.apply(this.response, args as [string]);
+    if (this.#state === 'holding' && !this.#ended) {
+      this.#queue.push({ call: () => this.#end.apply(this.response, args as [string]), args });
+    } else callBack(args);
+    this.#ended = true;
+    return this.response;
+  }
+
+  /** True when the call may go on now. */
+  #passes(): boolean {
+    if (this.#state !== 'waiting') return this.#state === 'open';
+    const head = this.#head;
+    if (head === undefined) return this.#begins();
+    this.#head = undefined;
+    this.#letGo();
+    const begins = this.#begins();
+    if (begins) this.response.writeHead(...(head as [number]));
+    else this.#queue.push({ call: () => this.response.writeHead(...(head as [number])) });
+    return begins;
+  }
+
+  #begins(): boolean {
+    if (this.response.headersSent) {
+      this.#state = 'open';
       return true;
     }
     let committing: Promise<void> | undefined;
     try {
-      committing = owner.commit();
+      committing = this.owner.commit();
     } catch (error) {
       committing = Promise.reject(error instanceof Error ? error : new Error(String(error)));
     }
     if (committing === undefined) {
-      open();
+      this.#open();
       return true;
     }
-    hold();
-    committing.then(release, replace).catch(() => response.destroy()); // neither answer could be sent
+    this.#hold();
+    committing
+      .then(
+        () => this.#release(),
+        (error: unknown) => this.#replace(error),
+      )
+      .catch(() => this.response.destroy()); // neither answer could be sent
     return false;
-  };
+  }
 
-  const hold = (): void => {
-    state = 'holding';
+  #open(): void {
+    this.#state = 'open';
+    addHeaders(this.response, this.owner.headers());
+  }
+
+  #deferHead(args: unknown[]): void {
+    this.#head = args;
+    this.#given = headersIn(args);
+    this.response.statusCode = args[0] as number;
+    Object.defineProperty(this.response, 'headersSent', { configurable: true, get: () => true });
+  }
+
+  #hold(): void {
+    const { response } = this;
+    this.#state = 'holding';
+    this.#queue = [];
+    const waiting = (this.#waiting = new Set<Waiting>());
     // Frameworks and filters look at these before they answer a second time, and must see what they would see.
     Object.defineProperty(response, 'headersSent', { configurable: true, get: () => true });
-    Object.defineProperty(response, 'writableEnded', { configurable: true, get: () => ended });
+    Object.defineProperty(response, 'writableEnded', { configurable: true, get: () => this.#ended });
     const { statusCode } = response;
-    overhear(response, (one) => state === 'holding' && waiting.add(one).size > 0);
+    overhear(response, (one) => this.#state === 'holding' && waiting.add(one).size > 0);
     // HTTP/2 has no status messages, and warns when asked for one.
     const statusMessage = response.req.httpVersionMajor === 1 ? response.statusMessage : undefined;
-    queue.push({
+    this.#queue.push({
       call: () => {
         response.statusCode = statusCode;
         if (statusMessage !== undefined) response.statusMessage = statusMessage;
       },
     });
-  };
-  const letGo = (): void => {
-    delete (response as { headersSent?: boolean }).headersSent;
-    delete (response as { writableEnded?: boolean }).writableEnded;
-  };
+  }
 
-  const release = (): void => {
-    letGo();
+  #letGo(): void {
+    delete (this.response as { headersSent?: boolean }).headersSent;
+    delete (this.response as { writableEnded?: boolean }).writableEnded;
+  }
+
+  #release(): void {
+    this.#letGo();
     try {
-      open();
-      for (let next = queue.shift(); next !== undefined; next = queue.shift()) next.call();
+      this.#open();
+      for (let next = this.#queue.shift(); next !== undefined; next = this.#queue.shift()) next.call();
     } catch (error) {
-      replace(error); // in the same turn: nobody may find the response unanswered in between
+      this.#replace(error); // in the same turn: nobody may find the response unanswered in between
       return;
     }
-    if (stopped && !response.writableNeedDrain) drained();
-  };
-  const drained = (): void => {
-    response.emit('drain');
+    if (this.#stopped && !this.response.writableNeedDrain) this.#drained();
+  }
+
+  #drained(): void {
+    this.response.emit('drain');
     // Middleware that compresses leads listeners to a stream of its own, which has nothing to drain.
-    for (const one of waiting) if (!one.reached) one.listener.call(response);
-    waiting.clear();
-  };
+    for (const one of this.#waiting ?? []) if (!one.reached) one.listener.call(this.response);
+    this.#waiting?.clear();
+  }
 
   /** After the session could not be saved, or after the handler's own calls failed where they could no longer throw. */
-  const replace = (error: unknown): void => {
-    letGo();
-    state = 'replaced'; // whatever the handler still writes is dropped
-    for (const { args } of queue.splice(0)) if (args !== undefined) callBack(args);
+  #replace(error: unknown): void {
+    const { response, owner } = this;
+    this.#letGo();
+    this.#state = 'replaced'; // whatever the handler still writes is dropped
+    for (const { args } of this.#queue.splice(0)) if (args !== undefined) callBack(args);
     const { status, body } = owner.onFailure(error);
     if (response.destroyed) return;
     if (response.headersSent) {
@@ -156,7 +236,7 @@ export function gateResponse(
     }
     for (const name of response.getHeaderNames()) if (OF_THE_BODY.test(name)) response.removeHeader(name);
     // What others set for every answer (CORS for example) stays; Fastify hands it over only here.
-    for (const [name, value] of pairsOf(given)) {
+    for (const [name, value] of pairsOf(this.#given)) {
       try {
         if (value !== undefined && !OF_THE_BODY.test(name)) response.setHeader(name, value);
       } catch {
@@ -170,46 +250,46 @@ export function gateResponse(
     response.setHeader('Content-Length', Buffer.byteLength(text));
     response.setHeader('Cache-Control', 'no-store');
     addHeaders(response, owner.headers());
-    state = 'open'; // for what end() itself calls
-    writeHead(status); // now: middleware may have wrapped end(), and call Node's later
-    end(text, 'utf8');
-    state = 'replaced';
-    if (stopped) drained(); // let a piped source run out
+    this.#state = 'open'; // for what end() itself calls
+    this.#writeHead.call(response, status); // now: middleware may have wrapped end(), and call Node's later
+    this.#end.call(response, text, 'utf8');
+    this.#state = 'replaced';
+    if (this.#stopped) this.#drained(); // let a piped source run out
+  }
+}
+
+const NONE: never[] = [];
+const METHOD_NAMES = ['writeHead', 'flushHeaders', 'write', 'end'] as const;
+
+/** Gates of the responses whose prototype was changed: all of them share four functions. */
+const GATES = new WeakMap<ServerResponse, ResponseGate>();
+const METHODS = methodsOf((response) => GATES.get(response)!);
+const gatedPrototypes = new WeakMap<object, object>();
+
+function methodsOf(gateOf: (response: ServerResponse) => ResponseGate) {
+  return {
+    writeHead(this: ServerResponse, ...args: unknown[]) {
+      return gateOf(this).writeHead(args);
+    },
+    flushHeaders(this: ServerResponse) {
+      gateOf(this).flushHeaders();
+    },
+    write(this: ServerResponse, ...args: unknown[]) {
+      return gateOf(this).write(args);
+    },
+    end(this: ServerResponse, ...args: unknown[]) {
+      return gateOf(this).end(args);
+    },
   };
+}
 
-  response.writeHead = function (this: ServerResponse, ...args: unknown[]) {
-    if (deferHead && state === 'waiting' && !response.headersSent) deferred(args);
-    else if (passes()) writeHead(...(withoutOurs(response, args, owner) as [number]));
-    else if (state === 'holding') {
-      given = headersIn(args) ?? given;
-      queue.push({ call: () => response.writeHead(...(args as [number])) });
-    }
-    return response;
-  } as typeof response.writeHead;
-
-  response.flushHeaders = function () {
-    if (passes()) flushHeaders();
-    else if (state === 'holding') queue.push({ call: () => flushHeaders() });
-  };
-
-  response.write = function (...args: unknown[]) {
-    if (passes()) return write(...(args as [string]));
-    if (state !== 'holding') {
-      callBack(args);
-      return true;
-    }
-    queue.push({ call: () => write(...(args as [string])), args });
-    stopped = true;
-    return false;
-  } as typeof response.write;
-
-  response.end = function (...args: unknown[]) {
-    if (passes()) return end(...(args as [string]));
-    if (state === 'holding' && !ended) queue.push({ call: () => end(...(args as [string])), args });
-    else callBack(args);
-    ended = true;
-    return response;
-  } as typeof response.end;
+/** A prototype that puts our methods before those of a framework's. */
+function gated(prototype: object): object {
+  const known = gatedPrototypes.get(prototype);
+  if (known !== undefined) return known;
+  const made = Object.assign(Object.create(prototype) as object, METHODS);
+  gatedPrototypes.set(prototype, made);
+  return made;
 }
 
 /** A listener for `drain`, and whether it has been called. */

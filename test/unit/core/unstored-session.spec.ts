@@ -57,9 +57,20 @@ describe('a session that is not stored yet', () => {
     expect(uses()).toBe(1);
   });
 
+  it('needs no holder for a field that nobody can change by having it', async () => {
+    const { visit, bind, sessions, uses } = open();
+    expect(visit().get('a')).toBeUndefined();
+    const { token } = await sessions.create({ a: 1, list: ['one'] } as Data);
+    const session = bind((await sessions.get(token))!);
+    expect(session.get('a')).toBe(1);
+    expect(uses()).toBe(0);
+    expect(session.get('list' as 'a')).toEqual(['one']);
+    expect(uses()).toBe(1);
+  });
+
   it.each<[string, (session: ActiveSession<Data>) => unknown]>([
     ['an assignment to data', (session) => (session.data = { a: 1 })],
-    ['get()', (session) => session.get('a')],
+    ['a look at data', (session) => session.data],
     ['set()', (session) => session.set('a', 1)],
     ['update()', (session) => session.update({ a: 1 })],
     ['save()', (session) => session.save()],
