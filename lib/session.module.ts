@@ -147,6 +147,7 @@ export class SessionModule extends ConfigurableModuleClass implements OnModuleIn
     @Inject(CacheService) private readonly cache: CacheService,
     @Inject(ModulesContainer) private readonly modules: ModulesContainer,
     @Inject(HttpAdapterHost) private readonly host: HttpAdapterHost,
+    @Inject(HttpSessions) private readonly http: HttpSessions,
   ) {
     super();
   }
@@ -163,6 +164,7 @@ export class SessionModule extends ConfigurableModuleClass implements OnModuleIn
   /** Opens what must be open before the first request; if that fails, nothing is left open. */
   async onModuleInit(): Promise<void> {
     checkTls(this.host.httpAdapter, this.options);
+    this.http.checkAttached();
     this.#warn();
     if (this.store instanceof MemorySessionStore) {
       this.#stopListening = this.store.onChange((id, version) => this.cache.invalidate(id, version));
@@ -273,7 +275,7 @@ function createHttpSessions(
     options,
     rules,
   );
-  if (rules !== null) attachExpressViews(host, http, rules);
+  if (rules !== null) http.checkAttached = attachExpressViews(host, http, rules);
   return http;
 }
 

@@ -156,7 +156,8 @@ export class CacheService implements SessionCache {
         this.#sharedMisses++;
         const loaded = await shared.answer;
         // What was told meanwhile is known here: an answer from before it must not be handed out after it.
-        if (this.#isUntouched(shared.ticket))
+        // An answer of another id, which took the place of this one, is told of under that: it is for who asked only.
+        if (this.#isUntouched(shared.ticket) && (loaded === null || loaded.record.id === id))
           return loaded && { record: loaded.record, source: 'store', own: null };
       }
     }

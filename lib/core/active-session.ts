@@ -46,6 +46,7 @@ export class ActiveSession<T extends object = SessionData> {
   #stored = true;
   #destroyedHere = false;
   #mustStore = false;
+  #csrfToken = false;
   #binding: SessionBinding | undefined;
 
   /** @internal sessions come from `SessionService` */
@@ -194,6 +195,15 @@ export class ActiveSession<T extends object = SessionData> {
     return this.#mustStore;
   }
 
+  /**
+   * True where something of it was handed out that only its present token makes good: a CSRF token.
+   *
+   * @internal for transports
+   */
+  get mustKeepToken(): boolean {
+    return this.#csrfToken;
+  }
+
   /** True if the draft holds changes that are not saved. */
   get hasChanges(): boolean {
     if (this.#destroyedHere) return false; // one that others ended still has something to fail with
@@ -339,7 +349,7 @@ export class ActiveSession<T extends object = SessionData> {
     const { id } = this;
     const touched = await this.#engine.touch(this.#token, this.#record);
     if (touched === null) {
-      this.#onGone(id);
+      if (!(await this.#engine.isRotated(id))) this.#onGone(id);
     } else if (this.id === id && touched.lastAccess > this.lastAccess) {
       // Only the time: a write of this object may have been answered meanwhile, and parallel touches share an answer.
       this.#record = { ...this.#record, lastAccess: touched.lastAccess };
@@ -415,6 +425,7 @@ export class ActiveSession<T extends object = SessionData> {
    * Changes with `regenerate`. A visitor's session that was not stored is stored for it.
    */
   csrfToken(): string {
+    this.#csrfToken = true;
     if (!this.#stored) {
       this.#mustStore = true;
       this.#binding?.onUse();

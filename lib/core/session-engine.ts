@@ -83,6 +83,9 @@ type OptionsUsed = Pick<
   | 'commandTimeoutMs'
   | 'dataClass'
   | 'rotateGraceMs'
+  | 'rotateEveryMs'
+  | 'idleTimeout'
+  | 'absoluteTimeout'
 >;
 
 /**
@@ -347,19 +350,14 @@ export class SessionEngine {
     return this.#queue.run(identity.id, () =>
       this.#retry(identity.id, token as string, known, async (base) => {
         const owner = userId === undefined ? base.userId : userId;
-        const keep = keepData && (base.userId === null || base.userId === owner);
-        const data = keep ? change(this.decode(base)) : {};
+        const isOwners = base.userId === null || base.userId === owner;
+        const data = keepData && isOwners ? change(this.decode(base)) : {};
         const next = this.#newToken(owner, undefined, owner === base.userId ? identity.partition : undefined);
         const session: NewSession = {
           id: next.id,
           userId: owner,
-          ...withTimeouts(timeouts, {
-            idleTimeout: base.idleTimeout,
-            absoluteTimeout: base.absoluteDeadline === 0 ? 0 : base.absoluteDeadline - base.createdAt,
-          }),
-          metadata: rotates
-            ? Object.freeze({ ...base.metadata, rotatedAt: this.storeNow() })
-            : (metadata ?? base.metadata),
+          ...withTimeouts(timeouts, isOwners ? timeoutsOf(base) : this.options),
+          metadata: this.#withTokenAge(metadata ?? base.metadata),
           data: this.encode(data),
           ...(rotates && rotateGraceMs > 0 && { aliasMs: rotateGraceMs }),
           ...(timeouts !== undefined && { anew: true }),
@@ -379,6 +377,17 @@ export class SessionEngine {
         }
       }),
     );
+  }
+
+  /** With `rotateEvery`, the age of a token counts from when it was issued, whoever asked for that. */
+  #withTokenAge(metadata: SessionMetadata): SessionMetadata {
+    if (this.options.rotateEveryMs === 0) return metadata;
+    return Object.freeze({ ...metadata, rotatedAt: Math.floor(this.storeNow()) });
+  }
+
+  /** True if the id's token was rotated away a moment ago, and another stands for the session. */
+  async isRotated(id: string): Promise<boolean> {
+    return this.options.rotateGraceMs > 0 && (await this.store.get(id)) !== null;
   }
 
   /** True when a touch of the record would be written. */
@@ -589,6 +598,10 @@ export class SessionEngine {
     }));
     return sizes.reduce((most, field) => (field.size > most.size ? field : most), { key: '', size: -1 }).key;
   }
+}
+
+function timeoutsOf({ idleTimeout, absoluteDeadline, createdAt }: SessionRecord): SessionTimeouts {
+  return { idleTimeout, absoluteTimeout: absoluteDeadline === 0 ? 0 : absoluteDeadline - createdAt };
 }
 
 function newer(a: SessionRecord | null, b: SessionRecord | undefined): SessionRecord | undefined {

@@ -6,6 +6,8 @@ const MAX_IP = 64;
 const MAX_USER_AGENT = 512;
 const MAX_LABEL = 128;
 const KNOWN = ['ip', 'userAgent', 'label'];
+/** Parts that the module sets itself: whoever passes a session's metadata on passes them too, to no effect. */
+const OWN = ['rotatedAt'];
 
 /**
  * Metadata as it is stored: known parts only, bounded, frozen. Absent parts are left out, so that
@@ -15,6 +17,7 @@ const KNOWN = ['ip', 'userAgent', 'label'];
  */
 export function checkMetadata(metadata: SessionMetadata = {}): SessionMetadata {
   for (const [part, value] of Object.entries(metadata) as [string, unknown][]) {
+    if (OWN.includes(part)) continue;
     if (!KNOWN.includes(part))
       throw new SessionArgumentError(`metadata.${part}`, `is not known. Known: ${KNOWN.join(', ')}.`);
     if (value !== undefined && typeof value !== 'string') {

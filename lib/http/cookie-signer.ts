@@ -10,14 +10,17 @@ const REMEMBERED = 2_048;
  * its name is signed too, so that a signature cannot be carried over to another cookie of the app.
  */
 export class CookieSigner {
-  readonly #known = new LRUCache<string, string>({ max: REMEMBERED });
+  /** Not for keys of the app's own: a Keygrip's list may lose one at any time. */
+  readonly #known: LRUCache<string, string> | null;
   readonly #keys: CookieKeys;
 
   constructor(
     private readonly name: string,
     keys: readonly string[] | CookieKeys,
   ) {
-    this.#keys = 'sign' in keys ? keys : new HmacKeys(keys);
+    const isOwn = 'sign' in keys;
+    this.#keys = isOwn ? keys : new HmacKeys(keys);
+    this.#known = isOwn ? null : new LRUCache({ max: REMEMBERED });
   }
 
   sign(value: string): string {
@@ -26,13 +29,13 @@ export class CookieSigner {
 
   /** The value that was signed; undefined when the signature is wrong or missing. */
   verify(signed: string): string | undefined {
-    const known = this.#known.get(signed);
+    const known = this.#known?.get(signed);
     if (known !== undefined) return known;
     const dot = signed.lastIndexOf('.');
     if (dot < 1) return undefined;
     const value = signed.slice(0, dot);
     if (!this.#keys.verify(`${this.name}=${value}`, signed.slice(dot + 1))) return undefined;
-    this.#known.set(signed, value);
+    this.#known?.set(signed, value);
     return value;
   }
 }

@@ -13,16 +13,30 @@ type Viewed = HttpRequest & { [VIEW]?: RequestView };
 /**
  * Sets `request.session` for everything that follows, middleware of `main.ts` too: so it is there as soon as there is
  * an HTTP adapter, while Nest makes its providers, and not when modules are initialised.
+ *
+ * @returns throws what kept it from being set, for the boot to stop
  */
-export function attachExpressViews(host: HttpAdapterHost, http: HttpSessions, rules: ViewRules): void {
+export function attachExpressViews(host: HttpAdapterHost, http: HttpSessions, rules: ViewRules): () => void {
+  let failure: Error | undefined;
   const attach = () => {
     // Null where the app is a context without a server.
     const adapter = host.httpAdapter as AbstractHttpAdapter | null | undefined;
     if (adapter) attachTo(adapter, http, rules);
   };
-  // @nestjs/testing makes the app after its providers.
-  if (host.httpAdapter === undefined) host.init$.subscribe(attach);
-  else attach();
+  if (host.httpAdapter !== undefined) attach();
+  else {
+    // @nestjs/testing makes the app after its providers.
+    host.init$.subscribe(() => {
+      try {
+        attach();
+      } catch (error) {
+        failure = error as Error; // a subscriber that throws would end the process
+      }
+    });
+  }
+  return () => {
+    if (failure !== undefined) throw failure;
+  };
 }
 
 function attachTo(adapter: AbstractHttpAdapter, http: HttpSessions, rules: ViewRules): void {
@@ -38,6 +52,12 @@ function attachTo(adapter: AbstractHttpAdapter, http: HttpSessions, rules: ViewR
       'session',
       accessor(function (this: HttpRequest) {
         return sessionOfView(this.raw as Viewed);
+      }),
+    );
+    fastify.decorateRequest(
+      'sessionID',
+      accessor(function (this: HttpRequest) {
+        return sessionOfView(this.raw as Viewed)?.id;
       }),
     );
     fastify.decorateReply(

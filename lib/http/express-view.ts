@@ -140,6 +140,8 @@ class SessionView {
   }
 
   get fields(): DataFields {
+    // What was a user's goes over to nobody else, not even by passport's keepSessionInfo.
+    if (this.#former !== undefined && this.#former.userId !== null) return {};
     return this.current.data as DataFields;
   }
 
@@ -198,7 +200,8 @@ class SessionView {
 
   /** Neither data nor token in logs. */
   [Symbol.for('nodejs.util.inspect.custom')](): string {
-    return `Session { id: '${this.current.id}', fields: ${JSON.stringify(visibleKeys(this.fields))} }`;
+    const { current, fields } = SessionView.#of.get(this) ?? this; // Node calls it on the proxy
+    return `Session { id: '${current.id}', fields: ${JSON.stringify(visibleKeys(fields))} }`;
   }
 
   #run(
@@ -341,10 +344,12 @@ class ViewCookie implements ExpressSessionCookie {
         `must be a Date, null or false; got ${typeof at}. Write cookie.maxAge = '30d' for a length of time.`,
       );
     }
-    this.#rules.setCookieLife(
-      this.#session(),
-      at === null || at === false ? null : checkLife('expires', Math.max(0, at.getTime() - Date.now())),
-    );
+    if (at === null || at === false) {
+      this.#rules.setCookieLife(this.#session(), null);
+      return;
+    }
+    checkLife('expires', Math.max(0, at.getTime() - Date.now()));
+    this.#rules.setCookieEnd(this.#session(), at.getTime());
   }
 
   get path(): string {

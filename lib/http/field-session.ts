@@ -19,6 +19,9 @@ type Fields = Record<string, unknown>;
  * @publicApi
  */
 export class FieldSession {
+  /** Operations run one after another, in the order of the calls, whether anybody awaits them or not. */
+  #last: Promise<unknown> = Promise.resolve();
+
   /** @internal made by `HttpSessionService` */
   constructor(private readonly held: RequestSession) {}
 
@@ -32,14 +35,14 @@ export class FieldSession {
     if (typeof key === 'function') return this.getAll(key);
     if (key === undefined) return this.#run(async () => undefined, callback);
     checkKey(key);
-    return this.#run(async (session) => session.get(key), callback);
+    return this.#run(async (session) => (session.destroyedHere ? undefined : session.get(key)), callback);
   }
 
   /** All fields, as an object of their own. Without a session: an empty one. */
   getAll(): Promise<Fields>;
   getAll(callback: FieldCallback<Fields>): void;
   getAll(callback?: FieldCallback<Fields>): Promise<Fields> | void {
-    return this.#run(async (session) => ({ ...session.data }), callback);
+    return this.#run(async (session) => (session.destroyedHere ? {} : { ...session.data }), callback);
   }
 
   /** Writes a field; without a value, null. */
@@ -49,7 +52,8 @@ export class FieldSession {
   set(key: string, ...rest: unknown[]): Promise<void> | void {
     checkKey(key);
     const last = rest.at(-1);
-    const callback = typeof last === 'function' ? (rest.pop() as FieldCallback<void>) : undefined;
+    const callback =
+      typeof last === 'function' || rest.length > 1 ? (rest.pop() as FieldCallback<void>) : undefined;
     const [value = null] = rest;
     return this.#run((session) => session.set(key, value), callback, true);
   }
@@ -99,7 +103,8 @@ export class FieldSession {
         'callback',
         `must be a function; got ${typeof callback}. Drop it for a promise.`,
       );
-    const running = this.#perform(operation, writes);
+    const running = this.#last.then(() => this.#perform(operation, writes));
+    this.#last = running.catch(() => undefined); // whoever called takes it
     if (callback === undefined) {
       const promise = TrackedPromise.of(running);
       this.held.waitFor(running, () => promise.taken);

@@ -59,8 +59,21 @@ export class HttpSessionService {
 
   /** Middleware for Connect, Express and the like: sets `request.session` and `response.session` to {@link attachSession}'s. */
   middleware(
-    options: AttachSessionOptions = {},
+    options: { cookies?: (request: IncomingMessage, response: ServerResponse) => CookieManager } = {},
   ): (request: IncomingMessage, response: ServerResponse, next: () => void) => void {
+    // One manager would set the cookies of every request on one response.
+    if (options.cookies !== undefined && typeof options.cookies !== 'function') {
+      throw new SessionArgumentError(
+        'options.cookies',
+        'must be a function here, that makes a manager for each response. Write (request, response) => new Cookies(request, response).',
+      );
+    }
+    if (this.http.rules !== null) {
+      throw new SessionArgumentError(
+        'middleware',
+        'and expressView: true both set request.session. Drop one of them.',
+      );
+    }
     return (request, response, next) => {
       const session = this.attachSession(request, response, options);
       Object.assign(request, { session });

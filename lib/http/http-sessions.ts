@@ -25,6 +25,8 @@ export class HttpSessions implements HttpSessionServices {
   readonly #logger = new Logger('SessionModule');
   readonly #said = new Set<string>();
   readonly #besides = new WeakMap<object, RequestSession>();
+  /** Throws what kept `request.session` from being set up. */
+  checkAttached: () => void = () => undefined;
 
   constructor(
     readonly sessions: SessionService<object>,
@@ -115,6 +117,13 @@ export class HttpSessions implements HttpSessionServices {
       error instanceof Error ? error.stack : String(error),
     );
     return { status: 500, body: { statusCode: 500, message: 'Internal server error' } };
+  }
+
+  onLateFailure(error: unknown): void {
+    this.#logger.error(
+      'An operation on a session failed after the response had begun; await it, or give it a callback',
+      error instanceof Error ? error.stack : String(error),
+    );
   }
 
   onLateChange({ id }: ActiveSession<object>): void {

@@ -28,6 +28,8 @@ export interface HttpSessionServices {
   checkOrigin(request: HttpRequest, session: RequestSession): void;
   /** Turns an error into the answer a client gets for it; logs what the client is not told. */
   toAnswer(error: unknown): ReplacementAnswer;
+  /** An operation that nobody waits for failed when it could no longer become the response. */
+  onLateFailure(error: unknown): void;
   /** A change was made that can no longer be saved with the response. */
   onLateChange(session: Session): void;
 }
@@ -126,6 +128,8 @@ export class RequestSession implements SessionBinding, ResponseGateOwner {
   async save(): Promise<void> {
     const session = this.visitor;
     const { rules } = this.services;
+    // Middleware outside of Nest's routes changes the view without any guard having looked.
+    if (rules !== null) this.checkOrigin();
     const userId = rules?.newOwnerOf(session);
     const timeouts = rules?.newTimeoutsOf(session);
     if (userId === undefined && timeouts === undefined) return session.save();
@@ -156,9 +160,10 @@ export class RequestSession implements SessionBinding, ResponseGateOwner {
     this.#pending.set(operation, isTaken);
     const forget = () => this.#pending.delete(operation);
     operation.then(forget, (error: unknown) => {
-      if (!this.#committed) return; // the error waits for the response
+      // The error waits for the response, or for the one that is being made.
+      if (!this.#committed || !this.#pending.has(operation)) return;
       forget();
-      if (!isTaken()) this.services.toAnswer(error);
+      if (!isTaken()) this.services.onLateFailure(error);
     });
   }
 
@@ -199,11 +204,11 @@ export class RequestSession implements SessionBinding, ResponseGateOwner {
     if (response.closed && response.headersSent) return this.#checkLater();
     if (this.#gated) return;
     this.#gated = true;
-    gateResponse(response, this, options);
+    const hasBegun = gateResponse(response, this, options);
     response.once('close', () => {
       // The client went away. Most answers still come, and are committed; some, of files, do not even begin then.
-      if (!response.headersSent) setTimeout(() => this.#saveUnanswered(), LATE_MS).unref();
-      const check = () => response.headersSent && this.#sayIfLate();
+      if (!hasBegun()) setTimeout(() => this.#saveUnanswered(), LATE_MS).unref();
+      const check = () => hasBegun() && this.#sayIfLate();
       if (this.#saving === undefined) check();
       else this.#saving.then(check, check);
     });
@@ -230,8 +235,8 @@ export class RequestSession implements SessionBinding, ResponseGateOwner {
 
   async #settlePending(): Promise<void> {
     const pending = [...this.#pending];
-    const results = await Promise.allSettled(pending.map(([operation]) => operation));
     this.#pending.clear();
+    const results = await Promise.allSettled(pending.map(([operation]) => operation));
     results.forEach((result, index) => {
       if (result.status === 'rejected' && !pending[index]![1]()) throw result.reason;
     });
@@ -242,8 +247,7 @@ export class RequestSession implements SessionBinding, ResponseGateOwner {
     if (ended !== undefined) return (this.#saving = ended.save()); // fails: it has ended
     const session = this.#session;
     if (session === undefined) return undefined;
-    if (this.#rotates && session.token === this.#known && !session.destroyedHere)
-      return this.#rotate(session);
+    if (this.#rotates && this.#mayRotate(session)) return this.#rotate(session);
     if (session.hasChanges && this.services.rules?.holdsNothing(session) !== true) {
       return (this.#saving = this.save().then(() => this.#tell(this.visitor, true)));
     }
@@ -266,8 +270,23 @@ export class RequestSession implements SessionBinding, ResponseGateOwner {
     return this.services.toAnswer(error);
   }
 
+  /** Not where the client would not be told, nor what a change of rights or timeouts replaces anyway. */
+  #mayRotate(session: Session): boolean {
+    if (session.token !== this.#known || session.destroyedHere || session.mustKeepToken) return false;
+    const { response } = this;
+    if (response === undefined || response.closed || response.destroyed) return false;
+    const { rules } = this.services;
+    if (
+      rules !== null &&
+      (rules.newOwnerOf(session) !== undefined || rules.newTimeoutsOf(session) !== undefined)
+    )
+      return false;
+    return this.services.mayWrite(this.#writer()!, this.request);
+  }
+
   async #rotate(session: Session): Promise<void> {
     this.#rotates = false;
+    if (this.services.rules !== null && session.hasChanges) this.checkOrigin();
     try {
       await (this.#saving = session.rotate());
       this.#tell(session, true);

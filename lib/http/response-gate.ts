@@ -36,12 +36,13 @@ type Headers = OutgoingHttpHeaders | OutgoingHttpHeader[];
  *
  * @param options.deferHead `writeHead` alone does not begin the response: handlers of plain `node:http` call it first
  *   and use the session afterwards. Node itself sends nothing then either
+ * @returns whether the response has begun; a `writeHead` that waits has begun nothing
  */
 export function gateResponse(
   response: ServerResponse,
   owner: ResponseGateOwner,
   { deferHead = false }: { readonly deferHead?: boolean } = {},
-): void {
+): () => boolean {
   const gate = new ResponseGate(response, owner, deferHead);
   const prototype = Object.getPrototypeOf(response) as object;
   // Express gives each response another prototype, and V8 takes two microseconds for every property set after that: one
@@ -56,6 +57,7 @@ export function gateResponse(
     GATES.set(response, gate);
     Object.setPrototypeOf(response, gated(prototype));
   }
+  return () => gate.hasBegun;
 }
 
 /** What stands between a response's methods and those who call them. */
@@ -90,8 +92,17 @@ class ResponseGate {
     // oxlint-enable typescript/unbound-method
   }
 
+  get hasBegun(): boolean {
+    return this.#head === undefined && this.response.headersSent;
+  }
+
   writeHead(args: unknown[]): ServerResponse {
     const { response } = this;
+    if (this.#head !== undefined) {
+      throw Object.assign(new Error('Cannot write headers after they are sent to the client'), {
+        code: 'ERR_HTTP_HEADERS_SENT',
+      });
+    }
     if (this.deferHead && this.#state === 'waiting' && !response.headersSent) this.#deferHead(args);
     else if (this.#passes()) {
       this.#writeHead.apply(response, withoutOurs(response, args, this.owner) as [number]);

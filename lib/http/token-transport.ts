@@ -99,7 +99,8 @@ export class CookieTransport implements TokenTransport {
  * @publicApi
  */
 export interface CookieManager {
-  get(name: string): string | undefined;
+  /** @param options empty: whether the cookie has to be signed is the manager's to know, which it checks then */
+  get(name: string, options?: object): string | undefined;
   /** @param attributes as those of the package `cookies`: `maxAge` in ms. Without a value, the cookie is removed */
   set(name: string, value: string | null, attributes: Record<string, unknown>): unknown;
 }
@@ -115,7 +116,8 @@ export class ManagedCookieTransport extends CookieTransport {
   }
 
   override read(): string | undefined {
-    return this.cookies.get(this.options.name) || undefined;
+    // With options, though empty: Cookies with keys verifies no signature without.
+    return this.cookies.get(this.options.name, {}) || undefined;
   }
 
   override write(add: AddHeader, session: CarriedSession): void {
@@ -144,5 +146,6 @@ export class ManagedCookieTransport extends CookieTransport {
 
 function linesOf(response: ServerResponse): readonly string[] {
   const lines = response.getHeader('Set-Cookie');
-  return lines === undefined ? [] : Array.isArray(lines) ? lines : [String(lines)];
+  // A copy: managers add to the very array that is set.
+  return lines === undefined ? [] : Array.isArray(lines) ? [...lines] : [String(lines)];
 }

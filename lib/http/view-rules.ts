@@ -6,6 +6,12 @@ import type { ResolvedSessionOptions } from '../options/session-options.interfac
 
 type Session = ActiveSession<object>;
 
+/** How long the cookie lives: from each time it is sent, in ms (null: until the browser is closed), or to a fixed time. */
+interface CookieField {
+  readonly originalMaxAge?: number | null;
+  readonly expires?: number;
+}
+
 /** The field of the data where the life of a session's cookie stands, as in the records of `express-session`. */
 const COOKIE_FIELD = 'cookie';
 
@@ -33,18 +39,20 @@ export class ViewRules {
 
   /** How long the session's own cookie lives, in ms; null: until the browser is closed; undefined: as the module's. */
   cookieLifeOf(session: Session): number | null | undefined {
-    const { data } = session;
-    if (!hasField(data, COOKIE_FIELD)) return undefined;
-    const kept = (data as DataFields)[COOKIE_FIELD];
-    if (typeof kept !== 'object' || kept === null) return undefined;
-    const { originalMaxAge: life } = kept as { originalMaxAge?: unknown };
-    return life === null || (typeof life === 'number' && life > 0) ? life : undefined;
+    const kept = cookieFieldOf(session.data as DataFields);
+    if (kept === undefined) return undefined;
+    return kept.expires === undefined ? kept.originalMaxAge : Math.max(0, kept.expires - Date.now());
   }
 
   setCookieLife(session: Session, life: number | null): void {
     const data = session.data as DataFields;
     if (life === (this.options.cookie.maxAgeMs ?? null)) delete data[COOKIE_FIELD];
-    else data[COOKIE_FIELD] = { originalMaxAge: life };
+    else data[COOKIE_FIELD] = { originalMaxAge: life } satisfies CookieField;
+  }
+
+  /** @param at epoch milliseconds: set again in each request, it stays the same */
+  setCookieEnd(session: Session, at: number): void {
+    (session.data as DataFields)[COOKIE_FIELD] = { expires: at } satisfies CookieField;
   }
 
   /** True for a visitor's session of which nothing but the life of its cookie has been said: that stores nothing. */
@@ -53,13 +61,23 @@ export class ViewRules {
     return Object.keys(session.drafted()?.after ?? {}).every((field) => field === COOKIE_FIELD);
   }
 
-  /** Timeouts that the session must get, because its cookie is to live as long; undefined: it has them. */
+  /**
+   * Timeouts that the session must get, because its cookie has been given another life, and it is to live as long;
+   * undefined: it has them. A cookie that ends at a fixed time needs only that the session does not end before.
+   */
   newTimeoutsOf(session: Session): { idleTimeout: number; absoluteTimeout: number } | undefined {
-    const life = this.cookieLifeOf(session);
-    if (life === undefined) return undefined;
+    const draft = session.drafted();
+    if (draft === null) return undefined;
+    const [before, after] = [cookieFieldOf(draft.before), cookieFieldOf(draft.after)];
+    if (before?.originalMaxAge === after?.originalMaxAge && before?.expires === after?.expires)
+      return undefined;
     const { idleTimeout, absoluteTimeout } = this.options;
-    const idle = life ?? idleTimeout;
-    if (session.idleTimeout === idle) return undefined;
+    const idle = this.cookieLifeOf(session) ?? idleTimeout;
+    const suffices =
+      after?.expires === undefined
+        ? session.idleTimeout === idle
+        : session.idleTimeout === 0 || session.idleTimeout >= idle;
+    if (suffices) return undefined;
     return {
       idleTimeout: idle,
       absoluteTimeout: absoluteTimeout === 0 ? 0 : Math.max(absoluteTimeout, idle),
@@ -77,4 +95,15 @@ export class ViewRules {
     }
     return checkUserId(String(owner));
   }
+}
+
+/** What the data says of the cookie; undefined where that is nothing, or nothing of ours. */
+function cookieFieldOf(data: DataFields): CookieField | undefined {
+  const kept = hasField(data, COOKIE_FIELD) ? data[COOKIE_FIELD] : undefined;
+  if (typeof kept !== 'object' || kept === null) return undefined;
+  const { originalMaxAge, expires } = kept as { originalMaxAge?: unknown; expires?: unknown };
+  if (typeof expires === 'number') return { expires };
+  return originalMaxAge === null || (typeof originalMaxAge === 'number' && originalMaxAge > 0)
+    ? { originalMaxAge }
+    : undefined;
 }

@@ -1,5 +1,5 @@
 import type { Redis, RedisOptions } from 'ioredis';
-import type { SessionData, SessionDataClass } from '../core/session-data.js';
+import type { SessionDataClass } from '../core/session-data.js';
 import type { SessionRecord } from '../core/session-record.interface.js';
 import type { SessionStore } from '../core/session-store.js';
 import type { TokenTransport } from '../core/token-transport.interface.js';
@@ -159,8 +159,8 @@ export interface SessionModuleOptions {
    * session gets a new token and becomes that user's, as by `regenerate({ userId })`. Needs `expressView`.
    * @default absent: only `login`, `regenerate` and `create` say whose a session is
    */
-  // A method's type: so that a function may ask for the fields it knows of.
-  userIdFrom?: { of(data: SessionData): string | number | null | undefined }['of'];
+  // oxlint-disable-next-line typescript/no-explicit-any -- any function of the data, whatever SessionData was told of it
+  userIdFrom?: (data: any) => string | number | null | undefined;
 
   /** Callbacks for three of the `SessionEvents`, for configuration files; the emitter has them all. */
   events?: SessionEventCallbacks;

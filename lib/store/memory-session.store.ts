@@ -90,7 +90,7 @@ export class MemorySessionStore extends SessionStore {
   }
 
   async create(session: NewSession): Promise<CreateResult> {
-    if (this.#live(session.id) !== undefined) return { status: 'taken' };
+    if ((this.#live(session.id) ?? this.#aliased(session.id)) !== undefined) return { status: 'taken' };
     const added = this.#add(session);
     this.#announce(session.id, added.record.version);
     return { status: 'created', ...added };

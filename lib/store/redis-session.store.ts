@@ -386,7 +386,7 @@ export class RedisSessionStore extends SessionStore {
       );
       now = milliseconds(time);
       for (const [index, text] of texts.entries()) {
-        if (text === null || isMoved(text)) continue;
+        if (text === null || isMoved(text) || aliasedBy(text) !== null) continue;
         const record = this.#loaded(batch[index]!, text, now)?.record;
         if (record !== undefined && deadlineOf(record) > now) records.push(record);
       }

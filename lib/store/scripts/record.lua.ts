@@ -128,7 +128,8 @@ for i = 1, count do
     replies[i] = actual
   else
     announce(ARGV[1], 'destroy', id, us, ARGV[2])
-    if text then redis.call('DEL', key) end
+    -- not what leads to the session that took its place: who signs out by it is led there
+    if text and string.byte(text) ~= 65 then redis.call('DEL', key) end
     delist(KEYS[1], userKey, id, believed)
     replies[i] = live(text, now) and 1 or 0
   end

@@ -2,7 +2,7 @@ import { format, inspect } from 'node:util';
 import { describe, expect, it, vi } from 'vitest';
 import { SessionGoneError } from '../../../lib/errors/state.errors.js';
 import { MemorySessionStore } from '../../../lib/store/memory-session.store.js';
-import { HOUR, MINUTE, mustLoad, openCore, SECOND, type Data } from '../harness.js';
+import { DAY, HOUR, MINUTE, mustLoad, openCore, SECOND, type Data } from '../harness.js';
 
 /** With the near cache, without it, and with every copy void: what another reader sees must not depend on it. */
 const CACHES = [
@@ -503,11 +503,67 @@ describe('ActiveSession.regenerate', () => {
     ['an unknown option', { user: 'ann' }, 'options.user'],
     ['keepData that is no boolean', { keepData: 'no' }, 'options.keepData'],
     ['metadata of an unknown part', { metadata: { device: 'x' } }, 'metadata.device'],
+    ['an idleTimeout that is no duration', { idleTimeout: 'soon' }, 'idleTimeout'],
+    ['an idleTimeout that looks like seconds', { idleTimeout: 30 }, 'idleTimeout'],
+    ['an absoluteTimeout that is no duration', { absoluteTimeout: {} }, 'absoluteTimeout'],
+    [
+      'an idleTimeout longer than the given absoluteTimeout',
+      { idleTimeout: '2h', absoluteTimeout: '1h' },
+      'idleTimeout',
+    ],
+    ['an idleTimeout longer than the absoluteTimeout it has', { idleTimeout: '15d' }, 'idleTimeout'],
   ])('refuses %s and leaves the session as it was', async (_, options, argument) => {
     const { sessions, session, oldToken } = await make('ann');
     await expect(session.regenerate(options)).rejects.toMatchObject({ code: 'SESSION_ARGUMENT', argument });
     expect(session.token).toBe(oldToken);
     expect(await sessions.get(oldToken)).not.toBeNull();
+  });
+
+  it('takes timeouts of its own, and then its times begin anew', async () => {
+    const { sessions, clock } = openCore({ idleTimeout: '30m', absoluteTimeout: '14d' });
+    for (const userId of ['ann', undefined]) {
+      const session = await sessions.create({ cart: 1 }, { userId });
+      clock.advance(10 * MINUTE);
+      await session.regenerate({ idleTimeout: '2h', absoluteTimeout: '30d' });
+      const [now, life] = [clock.wall(), 30 * DAY];
+      expect([session.createdAt, session.idleTimeout]).toEqual([now, 2 * HOUR]);
+      expect([session.userId, session.data]).toEqual([userId ?? null, { cart: 1 }]);
+      // Used often enough it lives as long as the absolute timeout, and no longer.
+      const stored = await mustLoad(sessions, session.token);
+      expect([stored.idleTimeout, stored.createdAt]).toEqual([2 * HOUR, now]);
+      for (let used = 0; used < life; used += HOUR) {
+        clock.advance(HOUR);
+        await sessions.touch(session.token);
+      }
+      expect(await sessions.get(session.token)).toBeNull();
+    }
+  });
+
+  it('with one timeout given keeps the other; either way createdAt begins anew', async () => {
+    const { sessions, clock } = openCore({ idleTimeout: '30m', absoluteTimeout: '14d' });
+    const session = await sessions.create({}, { absoluteTimeout: '1d' });
+    clock.advance(10 * MINUTE);
+    await session.regenerate({ idleTimeout: '1h' });
+    expect([session.idleTimeout, session.createdAt, session.expiresIn]).toEqual([HOUR, clock.wall(), HOUR]);
+    clock.advance(10 * MINUTE);
+    await session.regenerate({ absoluteTimeout: '90m' });
+    expect([session.idleTimeout, session.createdAt]).toEqual([HOUR, clock.wall()]);
+    clock.advance(50 * MINUTE);
+    await session.touch();
+    expect(session.expiresIn).toBe(40 * MINUTE);
+    // None given: they stay, and nothing begins anew.
+    const born = session.createdAt;
+    await session.regenerate();
+    expect([session.idleTimeout, session.createdAt, session.expiresIn]).toEqual([HOUR, born, 40 * MINUTE]);
+  });
+
+  it('a timeout of 0 makes it immortal', async () => {
+    const { sessions, clock } = openCore();
+    const session = await sessions.create({}, { userId: 'ann' });
+    await session.regenerate({ idleTimeout: 0, absoluteTimeout: 0 });
+    expect([session.idleTimeout, session.expiresAt]).toEqual([0, null]);
+    clock.advance(1000 * DAY);
+    expect((await mustLoad(sessions, session.token)).userId).toBe('ann');
   });
 
   it('puts new metadata in place of the old when given', async () => {

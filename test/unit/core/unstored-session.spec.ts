@@ -3,7 +3,7 @@ import type { ActiveSession } from '../../../lib/core/active-session.js';
 import type { SessionBinding } from '../../../lib/core/session-binding.interface.js';
 import { SessionDataError } from '../../../lib/errors/caller.errors.js';
 import { SessionGoneError } from '../../../lib/errors/state.errors.js';
-import { mustLoad, openCore, SECOND, type Data } from '../harness.js';
+import { DAY, mustLoad, openCore, SECOND, type Data } from '../harness.js';
 
 function open(options: Parameters<typeof openCore>[0] = {}) {
   const core = openCore<Data>(options);
@@ -216,6 +216,34 @@ describe('a session that is not stored yet', () => {
     expect(await sessions.get(token)).toBeNull();
     expect((await load(session)).data).toEqual({ cart: 'book' });
     expect((await registry.getUserSessions('ada')).map(({ id }) => id)).toEqual([session.id]);
+  });
+
+  it('becomes a user’s by login() with timeouts of its own: "remember me"', async () => {
+    const { visit, sessions, clock, load } = open();
+    const session = visit();
+    session.data.cart = 'book';
+    clock.advance(5 * SECOND);
+    await sessions.login(session, 'ada', { idleTimeout: '30d', absoluteTimeout: '60d' });
+    expect(session).toMatchObject({ idleTimeout: 30 * DAY, createdAt: clock.wall(), data: { cart: 'book' } });
+    clock.advance(29 * DAY);
+    expect(await load(session)).toMatchObject({ userId: 'ada', idleTimeout: 30 * DAY });
+    await session.touch();
+    clock.advance(29 * DAY);
+    await session.touch();
+    expect((await load(session)).expiresIn).toBe(2 * DAY); // of the 60
+  });
+
+  it.each([
+    [{ idleTimeout: '30d' }, /"idleTimeout".*longer than absoluteTimeout.*Raise absoluteTimeout/],
+    [{ idleTimeout: '60d', absoluteTimeout: '30d' }, /"idleTimeout".*longer than absoluteTimeout/],
+    [{ idleTimeout: 'a while' }, /"idleTimeout" must be a duration; got "a while"/],
+    [{ absoluteTimeout: -1 }, /"absoluteTimeout"/],
+  ])('login() with %j is refused, and nothing is stored', async (options, message) => {
+    const { visit, sessions, size } = open();
+    const session = visit();
+    const login = async () => sessions.login(session, 'ada', options);
+    await expect(login()).rejects.toThrow(message);
+    expect([session.isStored, session.userId, await size()]).toEqual([false, null, 0]);
   });
 
   it('drops the data in regenerate({ keepData: false })', async () => {

@@ -1,5 +1,6 @@
 import { createHmac } from 'node:crypto';
 import fc from 'fast-check';
+import Keygrip from 'keygrip';
 import { describe, expect, it } from 'vitest';
 import { CookieSigner } from '../../../lib/http/cookie-signer.js';
 
@@ -58,6 +59,12 @@ describe('CookieSigner', () => {
     ['a signature of characters that are none of base64url', () => `a-token.${'!'.repeat(43)}`],
     ['a signature with a blank', (signed) => `${signed.slice(0, -1)} `],
     ['a signature of zeros', () => `a-token.${'A'.repeat(43)}`],
+    ['a signature of another length', (signed) => `${signed.slice(0, 8)}${'A'.repeat(27)}`],
+    ['a signature in hex', () => `a-token.${createHmac('sha256', NEW).update('sid=a-token').digest('hex')}`],
+    [
+      'a signature in the other alphabet of base64, padded',
+      () => `a-token.${createHmac('sha256', NEW).update('sid=a-token').digest('base64')}`,
+    ],
     ['another separator', (signed) => signed.replace('.', ':')],
   ])('refuses %s', (_what, change) => {
     const signer = new CookieSigner('sid', [NEW, OLD]);
@@ -100,5 +107,74 @@ describe('CookieSigner', () => {
     for (let index = 0; index < 3_000; index++) signer.verify(signer.sign(`value ${index}`));
     expect(signer.verify(first), 'long forgotten, and verified anew').toBe('first');
     expect(signer.verify(`${first.slice(0, -2)}xx`)).toBeUndefined();
+  });
+});
+
+describe('CookieSigner with a Keygrip', () => {
+  const keygrip = new Keygrip([NEW, OLD]);
+
+  it('signs and verifies by it, name and value together', () => {
+    const signer = new CookieSigner('sid', keygrip);
+    const signed = signer.sign('a-token');
+    expect(signed).toBe(`a-token.${keygrip.sign('sid=a-token')}`);
+    for (let round = 0; round < 3; round++) expect(signer.verify(signed)).toBe('a-token');
+    expect(new CookieSigner('theme', keygrip).verify(signed)).toBeUndefined();
+  });
+
+  it('takes what its older keys have signed, and nothing of others', () => {
+    const signer = new CookieSigner('sid', keygrip);
+    expect(signer.verify(new CookieSigner('sid', new Keygrip([OLD])).sign('a'))).toBe('a');
+    expect(signer.verify(new CookieSigner('sid', new Keygrip(['another'])).sign('a'))).toBeUndefined();
+    // The same keys as strings sign by SHA-256; these are not to be mixed up.
+    expect(signer.verify(new CookieSigner('sid', [NEW]).sign('a'))).toBeUndefined();
+  });
+
+  it('a key that its list has lost verifies nothing from then on', () => {
+    const keys = [NEW, OLD];
+    const signer = new CookieSigner('sid', new Keygrip(keys));
+    const signed = new CookieSigner('sid', new Keygrip([OLD])).sign('a');
+    expect(signer.verify(signed)).toBe('a');
+    keys.pop();
+    expect(signer.verify(signed)).toBeUndefined();
+  });
+
+  it.each([
+    ['sha256', 'base64'],
+    ['sha512', 'hex'],
+    ['sha1', 'base64url'],
+  ])('of %s in %s', (algorithm, encoding) => {
+    const signer = new CookieSigner('sid', new Keygrip([NEW], algorithm, encoding));
+    const signed = signer.sign('a.token');
+    expect(new CookieSigner('sid', new Keygrip([NEW], algorithm, encoding)).verify(signed)).toBe('a.token');
+    expect(signer.verify(`${signed}0`)).toBeUndefined();
+  });
+
+  it.each<[string, (signature: string) => string]>([
+    ['none', () => ''],
+    ['cut short', (signature) => signature.slice(0, -1)],
+    ['longer', (signature) => `${signature}A`],
+    ['twice', (signature) => signature + signature],
+    ['of letters outside its alphabet', (signature) => 'é'.repeat(signature.length)],
+    ['in the other alphabet of base64', (signature) => `+/${signature.slice(2)}`],
+    ['in other case', (signature) => signature.toLowerCase()],
+    ['padded', (signature) => `${signature}=`],
+    ['of another length by far', () => 'A'.repeat(4_000)],
+  ])('refuses a signature: %s', (_what, change) => {
+    const signer = new CookieSigner('sid', keygrip);
+    expect(signer.verify(`a-token.${change(keygrip.sign('sid=a-token'))}`)).toBeUndefined();
+  });
+
+  it('asks whatever has sign and verify, with the bare signature', () => {
+    const asked: [string, string][] = [];
+    const signer = new CookieSigner('sid', {
+      sign: () => 'signature',
+      verify: (data, signature) => asked.push([data, signature]) > 0 && signature === 'signature',
+    });
+    expect(signer.sign('a')).toBe('a.signature');
+    expect([signer.verify('a.b.signature'), signer.verify('a.forged')]).toEqual(['a.b', undefined]);
+    expect(asked).toEqual([
+      ['sid=a.b', 'signature'],
+      ['sid=a', 'forged'],
+    ]);
   });
 });
