@@ -6,6 +6,9 @@ import type { ResolvedSessionOptions } from '../options/session-options.interfac
 
 type Session = ActiveSession<object>;
 
+/** A cookie's end that is computed anew in each request is a little later each time; that is no reason for a new token. */
+const END_TOLERANCE_MS = 60_000;
+
 /** How long the cookie lives: from each time it is sent, in ms (null: until the browser is closed), or to a fixed time. */
 interface CookieField {
   readonly originalMaxAge?: number | null;
@@ -76,7 +79,7 @@ export class ViewRules {
     const suffices =
       after?.expires === undefined
         ? session.idleTimeout === idle
-        : session.idleTimeout === 0 || session.idleTimeout >= idle;
+        : session.idleTimeout === 0 || session.idleTimeout >= idle - END_TOLERANCE_MS;
     if (suffices) return undefined;
     return {
       idleTimeout: idle,

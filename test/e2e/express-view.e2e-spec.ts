@@ -58,6 +58,8 @@ const CROSS_SITE = { statusCode: 403, message: 'This request came from another s
 
 const MINUTE = 60_000;
 const HOUR = 60 * MINUTE;
+/** A point in time 30 days from now, the same for every request. */
+const FIXED = Date.now() + 30 * 86_400_000;
 const DAY = 24 * HOUR;
 
 const FROM_ANOTHER_SITE = { method: 'POST', headers: { 'sec-fetch-site': 'cross-site' } };
@@ -751,6 +753,22 @@ describe.each(EVERYWHERE)('request.session over %s and %s', (platform, store) =>
       // The browser has a cookie that it keeps for 30 days, unless it is told otherwise.
       expect(answer.cookies).toHaveLength(1);
       expect(maxAgeOf(answer)).toBeUndefined();
+    });
+
+    it('an end that is set anew in each request costs one token, whether it moves or not', async () => {
+      const app = await start();
+      for (const end of [() => new Date(FIXED), () => new Date(Date.now() + 30 * DAY)]) {
+        const jar = await visitor(app);
+        const tokens = new Set<string | undefined>();
+        for (let request = 0; request < 20; request++) {
+          await withSession(jar, (session) => {
+            session.cookie.expires = end();
+          });
+          tokens.add(jar.value());
+        }
+        expect(tokens.size).toBe(1);
+        expect((await storedOf(app, jar))!.idleTimeout).toBeGreaterThan(29 * DAY);
+      }
     });
 
     it('its life is no field of the data', async () => {

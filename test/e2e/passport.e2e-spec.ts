@@ -274,6 +274,21 @@ describe.each(EVERYWHERE)('passport over %s and %s', (platform, store) => {
     expect([await idsOf(app, 'ann'), (await idsOf(app, 'bob')).length]).toEqual([[], 1]);
   });
 
+  it('keepSessionInfo carries nothing of one user to the next, who signs in without the first signing out', async () => {
+    const app = await start(platform, store);
+    const jar = new CookieJar(app.url);
+    await login(jar, 'ann');
+    await withSession(jar, (session) => {
+      session.cart = ['a book of ann’s'];
+    });
+    await run(
+      jar,
+      byPassport((request, done) => request.login({ id: 'bob' }, { keepSessionInfo: true }, done)),
+    );
+    expect(await storedOf(app, jar)).toMatchObject({ userId: 'bob' });
+    expect((await storedOf(app, jar))?.data).toEqual({ passport: { user: 'bob' } });
+  });
+
   it('a user who is written into the data by hand owns the session too, and no data of the one before', async () => {
     const app = await start(platform, store);
     const jar = new CookieJar(app.url);
