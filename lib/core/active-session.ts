@@ -225,6 +225,17 @@ export class ActiveSession<T extends object = SessionData> {
   }
 
   /**
+   * The draft as others would get it: objects that share nothing with it.
+   *
+   * @internal for transports
+   */
+  snapshot(): DataFields {
+    const record = this.#record;
+    if (this.#draft === undefined) return this.#engine.decode(record);
+    return this.#engine.decode({ ...record, data: this.#engine.encode(this.#draft) });
+  }
+
+  /**
    * The fields of the draft that are not saved.
    *
    * @internal for transports
@@ -297,6 +308,15 @@ export class ActiveSession<T extends object = SessionData> {
 
   /** Writes the changed fields of the draft; nothing when there are none. */
   async save(options?: WriteOptions): Promise<void> {
+    await (this.#binding?.saves?.(this as ActiveSession<object>, options) ?? this.store(options));
+  }
+
+  /**
+   * The same, whatever else depends on the data.
+   *
+   * @internal for transports
+   */
+  async store(options?: WriteOptions): Promise<void> {
     if (this.#ended) throw new SessionGoneError(this.id);
     await this.#inTurn(async () => {
       const draft = this.#draft === undefined && !this.#stored ? {} : this.#draft;
@@ -467,6 +487,8 @@ export class ActiveSession<T extends object = SessionData> {
   /** Stores a session that was not, under the token it has. */
   async #store(encoded: string): Promise<void> {
     this.#binding?.onUse();
+    this.#engine.checkOwner(this.#record, encoded);
+    await this.#binding?.beforeStoring?.();
     const { idleTimeout } = this.#record;
     const created = await this.#live(() =>
       this.#engine.createAs({ token: this.#token, id: this.id }, encoded, {
@@ -483,6 +505,7 @@ export class ActiveSession<T extends object = SessionData> {
 
   /** Stores a session that was not, as a user's: with a token in the user's partition. */
   async #create(data: object, { userId, metadata, timeouts }: MoveSettings): Promise<void> {
+    await this.#binding?.beforeStoring?.();
     const created = await this.#live(() =>
       this.#engine.create(data, {
         userId: userId ?? null,

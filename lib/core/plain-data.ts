@@ -26,25 +26,39 @@ export function clonePlain<V>(value: V): V {
 }
 
 /**
- * True only if `value` holds just what `plain`, which `JSON.parse` made, holds: then both encode alike, but for the order
- * of keys. False wherever that is not certain at a glance.
+ * True only if `value` holds just what `plain`, which `JSON.parse` made, holds: then saving it would change nothing. The
+ * order of the fields themselves does not count, because fields are merged one by one; further in it does. False wherever
+ * that is not certain at a glance.
  */
-export function isSamePlain(value: unknown, plain: unknown): boolean {
+export function isSamePlain(value: Fields, plain: Fields): boolean {
+  if (!isPlainObject(value)) return false;
+  const keys = Object.keys(plain);
+  if (Object.keys(value).length !== keys.length) return false;
+  return keys.every((key) => Object.hasOwn(value, key) && isSameValue(value[key], plain[key]));
+}
+
+function isSameValue(value: unknown, plain: unknown): boolean {
   if (typeof plain !== 'object' || plain === null) return Object.is(value, plain);
   if (typeof value !== 'object' || value === null) return false;
   if (Array.isArray(plain)) {
     if (!Array.isArray(value) || value.length !== plain.length) return false;
     for (let index = 0; index < plain.length; index++)
-      if (!isSamePlain(value[index], plain[index])) return false;
+      if (!isSameValue(value[index], plain[index])) return false;
     return true;
   }
-  if (Object.getPrototypeOf(value) !== Object.prototype) return false;
-  let keys = 0;
-  for (const key in plain) {
-    keys++;
-    if (!Object.hasOwn(value, key) || !isSamePlain((value as Fields)[key], (plain as Fields)[key]))
+  if (!isPlainObject(value)) return false;
+  const [keys, plainKeys] = [Object.keys(value), Object.keys(plain)];
+  if (keys.length !== plainKeys.length) return false;
+  for (let index = 0; index < keys.length; index++) {
+    const key = keys[index]!;
+    if (key !== plainKeys[index] || !isSameValue((value as Fields)[key], (plain as Fields)[key]))
       return false;
   }
-  for (const _ in value) keys--;
-  return keys === 0 && Object.getOwnPropertySymbols(value).length === 0;
+  return true;
+}
+
+function isPlainObject(value: object): boolean {
+  return (
+    Object.getPrototypeOf(value) === Object.prototype && Object.getOwnPropertySymbols(value).length === 0
+  );
 }

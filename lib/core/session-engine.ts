@@ -12,6 +12,7 @@ import type { ResolvedSessionOptions } from '../options/session-options.interfac
 import { StoreClock, type Clock } from './clock.js';
 import type { SessionCodec } from './codec.js';
 import { KeyedQueue } from './keyed-queue.js';
+import { ownerBy } from './session-owner.js';
 import type { SessionCache } from './session-cache.interface.js';
 import { clonePlain, isSamePlain } from './plain-data.js';
 import { applyPatch, wrapData, type DataChange, type DataFields } from './session-data.js';
@@ -33,6 +34,12 @@ import {
  * process writers queue, so only processes contend.
  */
 const MAX_ATTEMPTS = 64;
+
+/**
+ * How long a token that was rotated away is known as that, whatever `rotateGrace` says: a request of the same browser that
+ * is under way signs out by it, and must not be taken for a new visitor's, whose session would replace the cookie.
+ */
+const ROTATED_MS = 30_000;
 
 /** Characters of encoded data up to which a record's decoded data is kept beside it, while the near cache keeps that. */
 const MAX_PLAIN_LENGTH = 8_192;
@@ -86,6 +93,7 @@ type OptionsUsed = Pick<
   | 'rotateEveryMs'
   | 'idleTimeout'
   | 'absoluteTimeout'
+  | 'userIdFrom'
 >;
 
 /**
@@ -285,6 +293,7 @@ export class SessionEngine {
       this.#retry(identity.id, token as string, known, async (base) => {
         const proposed = propose(base);
         const data = typeof proposed === 'string' ? proposed : await proposed;
+        this.checkOwner(base, data);
         const ticket = this.cache.reserveForWrite(identity.id);
         try {
           const result = await this.store.set({ base, data, keepExpiry: options.keepExpiry === true });
@@ -359,8 +368,8 @@ export class SessionEngine {
           ...withTimeouts(timeouts, isOwners ? timeoutsOf(base) : this.options),
           metadata: this.#withTokenAge(metadata ?? base.metadata),
           data: this.encode(data),
-          ...(rotates && rotateGraceMs > 0 && { aliasMs: rotateGraceMs }),
-          ...(timeouts !== undefined && { anew: true }),
+          ...(rotates && { alias: { readMs: rotateGraceMs, keepMs: Math.max(rotateGraceMs, ROTATED_MS) } }),
+          ...(timeouts?.absoluteTimeout !== undefined && { restartsAbsolute: true }),
         };
         this.cache.delete(base.id);
         const ticket = this.cache.reserveForWrite(next.id);
@@ -379,6 +388,24 @@ export class SessionEngine {
     );
   }
 
+  /**
+   * Refuses data that says another user than before, in a write that gives no new token and enters no user's index.
+   *
+   * @param data encoded
+   * @throws {SessionArgumentError}
+   */
+  checkOwner(base: SessionRecord, data: string): void {
+    const { userIdFrom } = this.options;
+    if (userIdFrom === undefined || data === base.data) return;
+    const owner = ownerBy(userIdFrom, this.codec.decode(data));
+    if (owner === base.userId || owner === ownerBy(userIdFrom, this.decode(base))) return;
+    throw new SessionArgumentError(
+      'change',
+      'would change whose session it is (option "userIdFrom") without a new token. Change session.data in its request, ' +
+        'which saves it, or call SessionService.login(session, userId).',
+    );
+  }
+
   /** With `rotateEvery`, the age of a token counts from when it was issued, whoever asked for that. */
   #withTokenAge(metadata: SessionMetadata): SessionMetadata {
     if (this.options.rotateEveryMs === 0) return metadata;
@@ -387,7 +414,14 @@ export class SessionEngine {
 
   /** True if the id's token was rotated away a moment ago, and another stands for the session. */
   async isRotated(id: string): Promise<boolean> {
-    return this.options.rotateGraceMs > 0 && (await this.store.get(id)) !== null;
+    return this.options.rotateEveryMs > 0 && (await this.store.successorOf(id)) !== null;
+  }
+
+  /** @throws {SessionRotatedError} if the token was rotated away a moment ago: nothing may be begun in its place */
+  async refuseRotated(token: string): Promise<void> {
+    const identity = this.options.rotateEveryMs === 0 ? null : this.identify(token);
+    const successor = identity && (await this.store.successorOf(identity.id));
+    if (successor) throw new SessionRotatedError(successor.id);
   }
 
   /** True when a touch of the record would be written. */
@@ -421,10 +455,10 @@ export class SessionEngine {
     if (identity === null) return false;
     const record = known ?? this.cache.peek(token as string);
     const ended = await this.destroyById(record?.id ?? identity.id, reason, record);
-    if (ended || this.options.rotateGraceMs === 0) return ended;
+    if (ended || this.options.rotateEveryMs === 0) return ended;
     // A token that was rotated away writes nothing, but it does sign out.
-    const successor = (await this.store.get(identity.id))?.record;
-    return successor !== undefined && this.destroyById(successor.id, reason, successor);
+    const successor = await this.store.successorOf(record?.id ?? identity.id);
+    return successor !== null && this.destroyById(successor.id, reason, successor);
   }
 
   /** Ends a session by its public id, which the caller has checked. */
@@ -538,8 +572,8 @@ export class SessionEngine {
       if (tries > 1) await delay(Math.random() * Math.min(2 ** tries, 32));
     }
     this.cache.delete(id);
-    const successor = this.options.rotateGraceMs === 0 ? null : await this.store.get(id);
-    throw successor === null ? new SessionGoneError(id) : new SessionRotatedError(successor.record.id);
+    const successor = this.options.rotateEveryMs === 0 ? null : await this.store.successorOf(id);
+    throw successor === null ? new SessionGoneError(id) : new SessionRotatedError(successor.id);
   }
 
   #tryDecode(record: SessionRecord): DataFields | null {

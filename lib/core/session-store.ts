@@ -19,10 +19,13 @@ export interface NewSession {
   readonly data: string;
   /** The app chose the token itself: somebody may have asked for it before, so its creation is announced. */
   readonly given?: boolean;
-  /** In a move: its times begin now, whatever it takes the place of. */
-  readonly anew?: boolean;
-  /** In a move that stays with the same user: for how many ms the old id leads to this session; see `get`. */
-  readonly aliasMs?: number;
+  /** In a move that stays with the same user: the absolute deadline is counted from now, not inherited. */
+  readonly restartsAbsolute?: boolean;
+  /**
+   * In a move that stays with the same user: for how many ms the old id leads to this session (`successorOf`), and for how
+   * many of these `get` follows it.
+   */
+  readonly alias?: { readonly keepMs: number; readonly readMs: number };
 }
 
 /** A change of `data` on top of `base`. Everything else of the record stays as it is. */
@@ -84,10 +87,15 @@ export abstract class SessionStore {
   abstract create(session: NewSession): Promise<CreateResult>;
 
   /**
-   * The live session, or null. For the old id of one that was moved with `aliasMs`, the session that took its place: a
-   * record of another id. Only `get` follows it.
+   * The live session, or null. For the old id of one that was moved with an `alias`, the session that took its place, as
+   * long as reads follow it: a record of another id.
    */
   abstract get(id: string): Promise<LoadedSession | null>;
+
+  /** The live session that took the place of one that was moved with an `alias`; null for every other id. */
+  async successorOf(_id: string): Promise<SessionRecord | null> {
+    return null;
+  }
 
   /** Replaces the data if the record is still `change.base`; sets `lastAccess` unless told to keep it. */
   abstract set(change: SessionChange): Promise<WriteResult>;
@@ -109,7 +117,7 @@ export abstract class SessionStore {
 
   /**
    * Ends `base` and creates `next` in its place; at no moment are both usable. Where user and partition stay the
-   * same, creation time and absolute deadline are inherited, unless `next.anew`.
+   * same, creation time and absolute deadline are inherited; see `next.restartsAbsolute`.
    */
   abstract move(base: SessionRecord, next: NewSession): Promise<MoveResult>;
 

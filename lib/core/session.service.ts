@@ -168,6 +168,14 @@ export class SessionService<T extends object = SessionData> {
   }
 
   /**
+   * @throws {SessionRotatedError} if the token was rotated away a moment ago
+   * @internal for the HTTP layer
+   */
+  refuseRotated(token: string): Promise<void> {
+    return this.engine.refuseRotated(token);
+  }
+
+  /**
    * True when the session's token has served for `rotateEvery`.
    *
    * @internal for the HTTP layer

@@ -95,7 +95,11 @@ export class RequestView {
    * @throws {ServiceUnavailableException} if the store could not tell of the request's session
    */
   get session(): ExpressSession | undefined {
-    if (this.#failed) throw answerOfLookup(this.#error);
+    if (this.#failed) {
+      // Access logs read it when nothing can be answered any more, and nobody is there to catch.
+      if (this.held.isAnswered) return undefined;
+      throw answerOfLookup(this.#error);
+    }
     if (this.#gone) return undefined;
     return (this.#view ??= SessionView.open(this));
   }
@@ -157,11 +161,6 @@ class SessionView {
     return (this.#cookie ??= new ViewCookie(() => this.current, this.owner.rules));
   }
 
-  /** @throws {ForbiddenException} if another site caused the request and no route has allowed it */
-  checkOrigin(): void {
-    this.owner.held.checkOrigin();
-  }
-
   save(callback?: SessionCallback): unknown {
     return SessionView.of(this).#run(callback, (held) => held.save());
   }
@@ -214,8 +213,7 @@ class SessionView {
         `must be a function; got ${typeof callback}. Drop it for a promise.`,
       );
     const { held } = this.owner;
-    this.checkOrigin();
-    const running = operation(held);
+    const running = perform(held, operation);
     if (callback === undefined) {
       const promise = new ViewPromise((resolve, reject) => {
         running.then(() => resolve(this.owner.session ?? this.#proxy), reject);
@@ -224,7 +222,7 @@ class SessionView {
       held.waitFor(running, () => promise.taken);
       return promise as unknown as ChainablePromise;
     }
-    held.waitFor(running, () => true);
+    held.waitFor(running, () => callback.length > 0); // one that takes no error leaves it to the response
     // Outside the promise: what the callback throws is thrown as from any other callback.
     running.then(
       () => process.nextTick(callback),
@@ -265,6 +263,16 @@ class ViewPromise extends TrackedPromise<ExpressSession> {
   }
 }
 
+/** Who may not cause changes learns it where errors are expected, by callback or promise: others would end the process. */
+async function perform(
+  held: RequestSession,
+  operation: (held: RequestSession) => Promise<unknown>,
+): Promise<unknown> {
+  held.checkOrigin();
+  return operation(held);
+}
+
+/** Writes go into the draft; `RequestSession.save` decides whether a request may change anything. */
 const HANDLER: ProxyHandler<SessionView> = {
   get: (view, key) =>
     isReserved(key)
@@ -272,7 +280,6 @@ const HANDLER: ProxyHandler<SessionView> = {
       : (Reflect.get(view.fields, key) as unknown),
   set(view, key, value) {
     refuseReserved(key);
-    view.checkOrigin();
     if (typeof key === 'symbol') return false;
     assignField(view.fields, key, value);
     return true;
@@ -280,12 +287,10 @@ const HANDLER: ProxyHandler<SessionView> = {
   has: (view, key) => isReserved(key) || Reflect.has(view.fields, key),
   deleteProperty(view, key) {
     refuseReserved(key);
-    view.checkOrigin();
     return Reflect.deleteProperty(view.fields, key);
   },
   defineProperty(view, key, descriptor) {
     refuseReserved(key);
-    view.checkOrigin();
     return Reflect.defineProperty(view.fields, key, { ...descriptor, configurable: true });
   },
   ownKeys: (view) => visibleKeys(view.fields),

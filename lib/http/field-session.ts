@@ -35,14 +35,17 @@ export class FieldSession {
     if (typeof key === 'function') return this.getAll(key);
     if (key === undefined) return this.#run(async () => undefined, callback);
     checkKey(key);
-    return this.#run(async (session) => (session.destroyedHere ? undefined : session.get(key)), callback);
+    return this.#run(
+      async (session) => (session.destroyedHere ? undefined : readCopy(session, key)),
+      callback,
+    );
   }
 
   /** All fields, as an object of their own. Without a session: an empty one. */
   getAll(): Promise<Fields>;
   getAll(callback: FieldCallback<Fields>): void;
   getAll(callback?: FieldCallback<Fields>): Promise<Fields> | void {
-    return this.#run(async (session) => (session.destroyedHere ? {} : { ...session.data }), callback);
+    return this.#run(async (session) => (session.destroyedHere ? {} : session.snapshot()), callback);
   }
 
   /** Writes a field; without a value, null. */
@@ -126,6 +129,12 @@ export class FieldSession {
     if (!writes) await session.touch();
     return value;
   }
+}
+
+/** What is read is the caller's own: only `set` and its like write. */
+function readCopy(session: ActiveSession<Fields>, key: string): unknown {
+  const value = session.get(key);
+  return typeof value === 'object' && value !== null ? session.snapshot()[key] : value;
 }
 
 function checkKey(key: unknown): void {

@@ -2,6 +2,7 @@ import { HttpException, Logger } from '@nestjs/common';
 import type { ActiveSession } from '../core/active-session.js';
 import type { SessionService } from '../core/session.service.js';
 import type { CarriedSession, TokenTransport } from '../core/token-transport.interface.js';
+import { SessionArgumentError } from '../errors/caller.errors.js';
 import type { ResolvedSessionOptions } from '../options/session-options.interface.js';
 import { SESSION_OF_REQUEST } from '../session.constants.js';
 import { isUnsafe, refuseCrossSite } from './csrf.js';
@@ -51,7 +52,15 @@ export class HttpSessions implements HttpSessionServices {
     // On Node's own request, so that middleware, guards and handlers of any framework find the same one.
     const raw = (owner.raw ?? owner) as HttpRequest;
     const held = raw[SESSION_OF_REQUEST];
-    if (held?.services === this) return held;
+    if (held?.services === this) {
+      if (transports !== undefined) {
+        throw new SessionArgumentError(
+          'options.cookies',
+          'comes too late: somebody has asked for the session of this request before. Attach it once.',
+        );
+      }
+      return held;
+    }
     // Another SessionModule's, with sessions of its own: never to be taken for ours.
     const known = held === undefined ? undefined : this.#besides.get(raw);
     if (known !== undefined) return known;

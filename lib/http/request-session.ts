@@ -2,9 +2,10 @@ import type { ServerResponse } from 'node:http';
 import type { ActiveSession } from '../core/active-session.js';
 import type { SessionBinding } from '../core/session-binding.interface.js';
 import type { SessionMetadata } from '../core/session-record.interface.js';
+import type { WriteOptions } from '../core/session-engine.js';
 import type { SessionService } from '../core/session.service.js';
 import type { CarriedSession, TokenTransport } from '../core/token-transport.interface.js';
-import { SessionGoneError } from '../errors/state.errors.js';
+import { SessionGoneError, SessionStoreUnavailableError } from '../errors/state.errors.js';
 import type { HttpRequest } from './http-request.js';
 import { isAnswerable } from './http-errors.js';
 import { gateResponse, type ReplacementAnswer, type ResponseGateOwner } from './response-gate.js';
@@ -76,6 +77,8 @@ export class RequestSession implements SessionBinding, ResponseGateOwner {
   readonly #pending = new Map<Promise<unknown>, () => boolean>();
   /** This request has ended the session that the client's token stood for, and goes on with another. */
   #renewed = false;
+  /** Tokens of the request that led to no session. */
+  #dead: readonly string[] = [];
   /** The session's token has served long enough. */
   #rotates = false;
   #originChecked = false;
@@ -119,27 +122,43 @@ export class RequestSession implements SessionBinding, ResponseGateOwner {
     return found instanceof Promise ? found.then((session) => this.#orNew(session)) : this.#orNew(found);
   }
 
+  /** True when nothing can be answered any more, or there is nobody to answer by HTTP. */
+  get isAnswered(): boolean {
+    const { response } = this;
+    return response !== undefined && (response.headersSent || response.closed);
+  }
+
   /** The same once it has been looked for. */
   get visitor(): Session {
     return this.#session ?? this.#orNew(this.#found ?? null);
   }
 
-  /** Stores what has changed: under the user that the data names, and with the life that its cookie was given. */
-  async save(): Promise<void> {
+  /**
+   * Stores what has changed: under the user that the data names, and with the life that its cookie was given.
+   *
+   * @throws {ForbiddenException} if another site caused the request, where nobody has looked at that yet
+   */
+  async save(options?: WriteOptions): Promise<void> {
     const session = this.visitor;
     const { rules } = this.services;
-    // Middleware outside of Nest's routes changes the view without any guard having looked.
-    if (rules !== null) this.checkOrigin();
+    this.checkOrigin();
     const userId = rules?.newOwnerOf(session);
     const timeouts = rules?.newTimeoutsOf(session);
-    if (userId === undefined && timeouts === undefined) return session.save();
+    if (userId === undefined && timeouts === undefined) return session.store(options);
     if (userId !== undefined && session.isStored && session.userId !== null) {
-      // From one user to another, or to none: what was stored for the one is not the other's.
-      const changed = session.unsaved();
-      (await this.renew()).data = changed;
+      const data = rules!.carriedOver(session, userId);
+      (await this.renew()).data = data;
       return this.save();
     }
     await session.regenerate({ ...(userId !== undefined && { userId }), ...timeouts });
+  }
+
+  saves(session: Session, options?: WriteOptions): Promise<void> | undefined {
+    return this.services.rules !== null && session === this.#session ? this.save(options) : undefined;
+  }
+
+  async beforeStoring(): Promise<void> {
+    for (const token of this.#dead) await this.services.sessions.refuseRotated(token);
   }
 
   /** Ends the visitor's session. The request goes on with a new one, which its first write will store. */
@@ -244,7 +263,7 @@ export class RequestSession implements SessionBinding, ResponseGateOwner {
 
   #commit(): Promise<void> | undefined {
     const ended = this.#ended?.hasChanges ? this.#ended : undefined;
-    if (ended !== undefined) return (this.#saving = ended.save()); // fails: it has ended
+    if (ended !== undefined) return (this.#saving = ended.store()); // fails: it has ended
     const session = this.#session;
     if (session === undefined) return undefined;
     if (this.#rotates && this.#mayRotate(session)) return this.#rotate(session);
@@ -286,13 +305,15 @@ export class RequestSession implements SessionBinding, ResponseGateOwner {
 
   async #rotate(session: Session): Promise<void> {
     this.#rotates = false;
-    if (this.services.rules !== null && session.hasChanges) this.checkOrigin();
+    if (session.hasChanges) this.checkOrigin();
     try {
       await (this.#saving = session.rotate());
       this.#tell(session, true);
     } catch (error) {
-      // A parallel request was first, or the store cannot: only changes of this one would be lost by that.
-      if (!isAnswerable(error) || session.hasChanges) throw error;
+      // A parallel request was first, or the store cannot: only changes of this one would be lost by that. But where it
+      // may have been done, the client must not go on as if it had its token.
+      const isUnknown = error instanceof SessionStoreUnavailableError && error.outcomeUnknown;
+      if (!isAnswerable(error) || isUnknown || session.hasChanges) throw error;
     }
   }
 
@@ -410,6 +431,7 @@ export class RequestSession implements SessionBinding, ResponseGateOwner {
       return this.#settle(session, one);
     }
     this.#strictly = strict;
+    this.#dead = carried.map(({ token }) => token);
     return this.#settle(null);
   }
 

@@ -1,4 +1,4 @@
-import { ServerResponse, type OutgoingHttpHeader, type OutgoingHttpHeaders } from 'node:http';
+import type { OutgoingHttpHeader, OutgoingHttpHeaders, ServerResponse } from 'node:http';
 
 /** What a response becomes when its session could not be saved. */
 export interface ReplacementAnswer {
@@ -44,19 +44,8 @@ export function gateResponse(
   { deferHead = false }: { readonly deferHead?: boolean } = {},
 ): () => boolean {
   const gate = new ResponseGate(response, owner, deferHead);
-  const prototype = Object.getPrototypeOf(response) as object;
-  // Express gives each response another prototype, and V8 takes two microseconds for every property set after that: one
-  // more change of prototype is cheaper. Not where methods stand on the object itself, of middleware or another gate.
-  const hasOwn = GATES.has(response) || METHOD_NAMES.some((name) => Object.hasOwn(response, name));
-  if (hasOwn || prototype === ServerResponse.prototype) {
-    Object.assign(
-      response,
-      methodsOf(() => gate),
-    );
-  } else {
-    GATES.set(response, gate);
-    Object.setPrototypeOf(response, gated(prototype));
-  }
+  // On the object itself: Express changes a response's prototype whenever it enters or leaves a mounted app.
+  Object.assign(response, methodsOf(gate));
   return () => gate.hasBegun;
 }
 
@@ -270,37 +259,13 @@ class ResponseGate {
 }
 
 const NONE: never[] = [];
-const METHOD_NAMES = ['writeHead', 'flushHeaders', 'write', 'end'] as const;
-
-/** Gates of the responses whose prototype was changed: all of them share four functions. */
-const GATES = new WeakMap<ServerResponse, ResponseGate>();
-const METHODS = methodsOf((response) => GATES.get(response)!);
-const gatedPrototypes = new WeakMap<object, object>();
-
-function methodsOf(gateOf: (response: ServerResponse) => ResponseGate) {
+function methodsOf(gate: ResponseGate) {
   return {
-    writeHead(this: ServerResponse, ...args: unknown[]) {
-      return gateOf(this).writeHead(args);
-    },
-    flushHeaders(this: ServerResponse) {
-      gateOf(this).flushHeaders();
-    },
-    write(this: ServerResponse, ...args: unknown[]) {
-      return gateOf(this).write(args);
-    },
-    end(this: ServerResponse, ...args: unknown[]) {
-      return gateOf(this).end(args);
-    },
+    writeHead: (...args: unknown[]) => gate.writeHead(args),
+    flushHeaders: () => gate.flushHeaders(),
+    write: (...args: unknown[]) => gate.write(args),
+    end: (...args: unknown[]) => gate.end(args),
   };
-}
-
-/** A prototype that puts our methods before those of a framework's. */
-function gated(prototype: object): object {
-  const known = gatedPrototypes.get(prototype);
-  if (known !== undefined) return known;
-  const made = Object.assign(Object.create(prototype) as object, METHODS);
-  gatedPrototypes.set(prototype, made);
-  return made;
 }
 
 /** A listener for `drain`, and whether it has been called. */

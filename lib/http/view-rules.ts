@@ -1,7 +1,6 @@
 import type { ActiveSession } from '../core/active-session.js';
 import { hasField, type DataFields } from '../core/session-data.js';
-import { checkUserId } from '../core/user-id.js';
-import { SessionArgumentError } from '../errors/caller.errors.js';
+import { ownerBy } from '../core/session-owner.js';
 import type { ResolvedSessionOptions } from '../options/session-options.interface.js';
 
 type Session = ActiveSession<object>;
@@ -34,10 +33,28 @@ export class ViewRules {
   newOwnerOf(session: Session): string | null | undefined {
     const { userIdFrom } = this.options;
     const draft = userIdFrom === undefined ? null : session.drafted();
-    if (draft === null) return undefined;
-    // Compared with what the stored data says, not with the session's user: login() may have set that.
-    const owner = this.#ownerBy(draft.after);
-    return owner === this.#ownerBy(draft.before) || owner === session.userId ? undefined : owner;
+    if (userIdFrom === undefined || draft === null) return undefined;
+    const owner = ownerBy(userIdFrom, draft.after);
+    if (owner === session.userId) return undefined;
+    // Where login() has set another user, what the data says counts only when it changes.
+    return session.userId !== null && owner === ownerBy(userIdFrom, draft.before) ? undefined : owner;
+  }
+
+  /**
+   * What goes over from one user to another (or to nobody): fields that the first one's data had not, and the one that
+   * says whose it is.
+   */
+  carriedOver(session: Session, owner: string | null): DataFields {
+    const { before, after } = session.drafted() ?? { before: {}, after: {} };
+    const changed = session.unsaved();
+    const added = Object.fromEntries(Object.entries(changed).filter(([key]) => !Object.hasOwn(before, key)));
+    const says = (data: DataFields) => ownerBy(this.options.userIdFrom!, data) === owner;
+    if (says(added)) return added;
+    for (const key of Object.keys(changed)) {
+      const data = { ...added, [key]: after[key] };
+      if (says(data)) return data;
+    }
+    return changed;
   }
 
   /** How long the session's own cookie lives, in ms; null: until the browser is closed; undefined: as the module's. */
@@ -68,7 +85,7 @@ export class ViewRules {
    * Timeouts that the session must get, because its cookie has been given another life, and it is to live as long;
    * undefined: it has them. A cookie that ends at a fixed time needs only that the session does not end before.
    */
-  newTimeoutsOf(session: Session): { idleTimeout: number; absoluteTimeout: number } | undefined {
+  newTimeoutsOf(session: Session): { idleTimeout: number; absoluteTimeout?: number } | undefined {
     const draft = session.drafted();
     if (draft === null) return undefined;
     const [before, after] = [cookieFieldOf(draft.before), cookieFieldOf(draft.after)];
@@ -81,22 +98,12 @@ export class ViewRules {
         ? session.idleTimeout === idle
         : session.idleTimeout === 0 || session.idleTimeout >= idle - END_TOLERANCE_MS;
     if (suffices) return undefined;
-    return {
-      idleTimeout: idle,
-      absoluteTimeout: absoluteTimeout === 0 ? 0 : Math.max(absoluteTimeout, idle),
-    };
-  }
-
-  #ownerBy(data: DataFields): string | null {
-    const owner = this.options.userIdFrom!(data) ?? null;
-    if (owner === null) return null;
-    if (typeof owner !== 'string' && typeof owner !== 'number') {
-      throw new SessionArgumentError(
-        'userIdFrom',
-        `must return a string, a number, null or undefined; got ${typeof owner}. Return the user's id.`,
-      );
-    }
-    return checkUserId(String(owner));
+    if (absoluteTimeout === 0) return { idleTimeout: idle };
+    // The absolute timeout goes on, unless it would cut the cookie's life short, or has been raised for one.
+    if (idle > absoluteTimeout) return { idleTimeout: idle, absoluteTimeout: idle };
+    return session.idleTimeout > absoluteTimeout
+      ? { idleTimeout: idle, absoluteTimeout }
+      : { idleTimeout: idle };
   }
 }
 

@@ -41,7 +41,10 @@ export class MemorySessionStore extends SessionStore {
   readonly #records: LRUCache<string, SessionRecord>;
   readonly #idsOfUser = new Map<string, Set<string>>();
   /** Old ids that still lead to the session that took their place. */
-  readonly #aliases = new Map<string, { readonly id: string; readonly until: number }>();
+  readonly #aliases = new Map<
+    string,
+    { readonly id: string; readonly reads: number; readonly until: number }
+  >();
   readonly #clock: Clock;
   #timer: NodeJS.Timeout | undefined;
   #cursor: Generator<string> | undefined;
@@ -90,15 +93,20 @@ export class MemorySessionStore extends SessionStore {
   }
 
   async create(session: NewSession): Promise<CreateResult> {
-    if ((this.#live(session.id) ?? this.#aliased(session.id)) !== undefined) return { status: 'taken' };
+    if ((this.#live(session.id) ?? this.#aliased(session.id, 'until')) !== undefined)
+      return { status: 'taken' };
     const added = this.#add(session);
     this.#announce(session.id, added.record.version);
     return { status: 'created', ...added };
   }
 
   async get(id: string): Promise<LoadedSession | null> {
-    const record = this.#live(id) ?? this.#aliased(id);
+    const record = this.#live(id) ?? this.#aliased(id, 'reads');
     return record === undefined ? null : { record, now: this.#clock.wall() };
+  }
+
+  override async successorOf(id: string): Promise<SessionRecord | null> {
+    return this.#aliased(id, 'until') ?? null;
   }
 
   async set(change: SessionChange): Promise<WriteResult> {
@@ -145,10 +153,14 @@ export class MemorySessionStore extends SessionStore {
     if (current.version !== base.version)
       return { status: 'conflict', uncertain: false, record: current, now };
     this.#records.delete(base.id);
-    if (next.aliasMs !== undefined) this.#aliases.set(base.id, { id: next.id, until: now + next.aliasMs });
-    const { createdAt, absoluteDeadline } = current;
-    const inherited =
-      base.userId === next.userId && next.anew !== true ? { createdAt, absoluteDeadline } : {};
+    const { alias, absoluteTimeout } = next;
+    if (base.userId !== next.userId) return { status: 'moved', ...this.#add(next) };
+    if (alias !== undefined)
+      this.#aliases.set(base.id, { id: next.id, reads: now + alias.readMs, until: now + alias.keepMs });
+    const { createdAt } = current;
+    const restarted = absoluteTimeout === 0 ? 0 : now + absoluteTimeout;
+    const absoluteDeadline = next.restartsAbsolute === true ? restarted : current.absoluteDeadline;
+    const inherited = { createdAt, absoluteDeadline };
     return { status: 'moved', ...this.#add(next, inherited) };
   }
 
@@ -186,12 +198,9 @@ export class MemorySessionStore extends SessionStore {
     return undefined;
   }
 
-  #aliased(id: string): SessionRecord | undefined {
+  #aliased(id: string, until: 'reads' | 'until'): SessionRecord | undefined {
     const alias = this.#aliases.get(id);
-    if (alias === undefined) return undefined;
-    if (alias.until > this.#clock.wall()) return this.#live(alias.id);
-    this.#aliases.delete(id);
-    return undefined;
+    return alias !== undefined && alias[until] > this.#clock.wall() ? this.#live(alias.id) : undefined;
   }
 
   #add(session: NewSession, inherited: Partial<SessionRecord> = {}): LoadedSession {

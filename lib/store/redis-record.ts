@@ -12,7 +12,7 @@ import type { SessionMetadata, SessionRecord } from '../core/session-record.inte
  * Numbers are decimal with leading zeros; times are milliseconds; `user` is percent-encoded and empty when anonymous;
  * the id is the key's. `1` is the layout. A session that is being moved to another partition reads
  * `M <nonce:11> <record>` for a few seconds and counts as absent. The id of one whose token was rotated may hold
- * `A <new id>` for a few seconds.
+ * `A <new id:23> <until when reads follow it:13>` for a while.
  */
 const BODY = 71; // createdAt starts here
 const USER = 85;
@@ -22,9 +22,10 @@ export function isMoved(text: string): boolean {
   return text.charCodeAt(0) === 77; // 'M'
 }
 
-/** The id of the session that took the place of this one; null where the text says nothing of the kind. */
-export function aliasedBy(text: string): string | null {
-  return text.charCodeAt(0) === 65 /* 'A' */ ? text.slice(2) : null;
+/** What took the place of a session whose token was rotated; null where the text says nothing of the kind. */
+export function aliasOf(text: string): { readonly id: string; readonly readableUntil: number } | null {
+  if (text.charCodeAt(0) !== 65 /* 'A' */) return null;
+  return { id: text.slice(2, 25), readableUntil: Number(text.slice(26, 39)) };
 }
 
 /** The record under `id`, or null when the text is not one of ours. */

@@ -22,7 +22,7 @@ import type { ResolvedSessionOptions } from '../options/session-options.interfac
 import { RedisConnection } from './redis-connection.js';
 import { ReplicaBarrier } from './replica-barrier.js';
 import { RedisKeys } from './redis-keys.js';
-import { aliasedBy, encodeUserId, formatTail, formatVersion, isMoved, parseRecord } from './redis-record.js';
+import { aliasOf, encodeUserId, formatTail, formatVersion, isMoved, parseRecord } from './redis-record.js';
 import { CREATE, DESTROY, GET, SET, TOUCH } from './scripts/record.lua.js';
 import { MARK_MOVED, RESTORE_MOVED, ROTATE } from './scripts/move.lua.js';
 
@@ -133,18 +133,39 @@ export class RedisSessionStore extends SessionStore {
   }
 
   async get(id: string): Promise<LoadedSession | null> {
-    return this.#get(id, true);
+    const found = await this.#read(id);
+    if (found === null || !('successor' in found)) return found;
+    return found.now < found.readableUntil ? this.#readRecord(found.successor) : null;
   }
 
-  async #get(id: string, follow: boolean): Promise<LoadedSession | null> {
+  override async successorOf(id: string): Promise<SessionRecord | null> {
+    const found = await this.#read(id);
+    return found !== null && 'successor' in found
+      ? ((await this.#readRecord(found.successor))?.record ?? null)
+      : null;
+  }
+
+  async #readRecord(id: string): Promise<LoadedSession | null> {
+    const found = await this.#read(id);
+    return found === null || 'successor' in found ? null : found; // what took a place was not rotated away again
+  }
+
+  async #read(
+    id: string,
+  ): Promise<
+    | LoadedSession
+    | { readonly successor: string; readonly readableUntil: number; readonly now: number }
+    | null
+  > {
     const key = this.#keys.record(this.#partition(id), id);
     const { value } = await this.connection.run('get a session', false, GET, [key], []);
     if (value === null) return null;
     const [text, seconds, micros] = value as [string, string, string];
     if (isMoved(text)) return null;
-    const other = aliasedBy(text);
-    if (other !== null) return follow ? this.#get(other, false) : null; // an alias never leads to an alias
-    const loaded = this.#loaded(id, text, milliseconds([seconds, micros]));
+    const now = milliseconds([seconds, micros]);
+    const alias = aliasOf(text);
+    if (alias !== null) return { successor: alias.id, readableUntil: alias.readableUntil, now };
+    const loaded = this.#loaded(id, text, now);
     return loaded === null || deadlineOf(loaded.record) <= loaded.now ? null : loaded;
   }
 
@@ -215,7 +236,7 @@ export class RedisSessionStore extends SessionStore {
 
   async move(base: SessionRecord, next: NewSession): Promise<MoveResult> {
     const sameUser = base.userId === next.userId;
-    return sameUser && next.anew !== true && this.#partition(base.id) === this.#partition(next.id)
+    return sameUser && this.#partition(base.id) === this.#partition(next.id)
       ? this.#rotate(base, next)
       : this.#moveAcross(base, next);
   }
@@ -298,7 +319,8 @@ export class RedisSessionStore extends SessionStore {
       formatTail(next),
       this.#keys.channel,
       this.#origin,
-      ...(next.aliasMs === undefined ? [] : [next.aliasMs]),
+      next.restartsAbsolute === true ? next.absoluteTimeout : '',
+      ...(next.alias === undefined ? [] : [next.alias.keepMs, next.alias.readMs]),
     ]);
     const reply = value as [1, number, number, number, number, number] | [0, string, number] | [-1];
     if (reply[0] !== 1) return this.#refused(base.id, reply, uncertain);
@@ -386,7 +408,7 @@ export class RedisSessionStore extends SessionStore {
       );
       now = milliseconds(time);
       for (const [index, text] of texts.entries()) {
-        if (text === null || isMoved(text) || aliasedBy(text) !== null) continue;
+        if (text === null || isMoved(text) || aliasOf(text) !== null) continue;
         const record = this.#loaded(batch[index]!, text, now)?.record;
         if (record !== undefined && deadlineOf(record) > now) records.push(record);
       }

@@ -99,7 +99,7 @@ describe('the key of an alias', () => {
       const prefix = newPrefix();
       const { store } = await openStore(prefix);
       const { record } = await mustCreate(store, { userId });
-      const next = newSession({ userId, aliasMs });
+      const next = newSession({ userId, alias: { keepMs: aliasMs, readMs: aliasMs } });
       const { record: moved } = (await store.move(record, next)) as LoadedSession;
       const key = recordKey(prefix, record.id);
       const [text, life] = await Promise.all([redis.get(key), redis.pttl(key)]);
@@ -140,7 +140,7 @@ describe('the key of an alias', () => {
       if (/user/.test(operation) && moves++ < 3)
         ({ record } = (await store.move(
           record,
-          newSession({ userId: 'ann', aliasMs: 5_000 }),
+          newSession({ userId: 'ann', alias: { keepMs: 5_000, readMs: 5_000 } }),
         )) as LoadedSession);
       return answer;
     });
@@ -156,7 +156,7 @@ describe('the key of an alias', () => {
     for (let round = 0; round < 10; round++) {
       const userId = round % 2 ? 'ann' : null;
       const { record } = await mustCreate(store, { userId });
-      const next = newSession({ userId, data: 'moved', aliasMs: 10_000 });
+      const next = newSession({ userId, data: 'moved', alias: { keepMs: 10_000, readMs: 10_000 } });
       const cut = proxy.cutAfterRequest((chunk) => chunk.includes(next.id));
       const result = await store.move(record, next);
       await cut;

@@ -436,15 +436,26 @@ export function describeSessionStore(
       });
 
       for (const userId of ['ann', null]) {
-        test(`move() anew of ${userId ?? 'nobody'}’s session begins its times now, with the timeouts it is given`, async (opened) => {
+        test(`move() of ${userId ?? 'nobody'}’s session with another idle timeout keeps the rest of its times`, async (opened) => {
+          const { store, peer } = opened;
+          const { record } = await mustCreate(store, { userId });
+          await passTime(opened, 10);
+          const next = newSession({ userId, idleTimeout: 120 * MINUTE, absoluteTimeout: 30 * DAY });
+          const result = (await store.move(record, next)) as LoadedSession;
+          assert.equal(result.record.createdAt, record.createdAt);
+          assert.equal(result.record.idleTimeout, 120 * MINUTE);
+          assert.equal(result.record.absoluteDeadline, record.absoluteDeadline);
+          assert.deepEqual(await mustGet(peer, next.id), result.record);
+        });
+
+        test(`move() that restarts the absolute timeout of ${userId ?? 'nobody'}’s session counts it from now, and keeps the time of creation`, async (opened) => {
           const { store, peer } = opened;
           const { record } = await mustCreate(store, { userId });
           await passTime(opened, 10);
           const timeouts = { idleTimeout: 120 * MINUTE, absoluteTimeout: 30 * DAY };
-          const next = newSession({ userId, ...timeouts, anew: true });
+          const next = newSession({ userId, ...timeouts, restartsAbsolute: true });
           const result = (await store.move(record, next)) as LoadedSession;
-          assert.ok(result.record.createdAt > record.createdAt);
-          assert.equal(result.record.createdAt, result.now);
+          assert.equal(result.record.createdAt, record.createdAt);
           assert.equal(result.record.idleTimeout, 120 * MINUTE);
           assert.equal(result.record.absoluteDeadline, result.now + 30 * DAY);
           assert.deepEqual(await mustGet(peer, next.id), result.record);
@@ -452,11 +463,11 @@ export function describeSessionStore(
           assert.equal(await store.length(), 1);
         });
 
-        test(`move() anew of ${userId ?? 'nobody'}’s session with an absolute timeout of 0 has no absolute deadline`, async ({
+        test(`move() that restarts an absolute timeout of 0 of ${userId ?? 'nobody'}’s session has no absolute deadline`, async ({
           store,
         }) => {
           const { record } = await mustCreate(store, { userId });
-          const next = newSession({ userId, absoluteTimeout: 0, anew: true });
+          const next = newSession({ userId, absoluteTimeout: 0, restartsAbsolute: true });
           const result = (await store.move(record, next)) as LoadedSession;
           assert.equal(result.record.absoluteDeadline, 0);
           assert.equal((await mustGet(store, next.id)).absoluteDeadline, 0);
@@ -574,11 +585,25 @@ export function describeSessionStore(
       /** A session that was moved to a new id, and how long its old one still leads to it. */
       const rotate = async (store: SessionStore, aliasMs: number, userId: string | null = 'ann') => {
         const { record: old } = await mustCreate(store, { userId });
-        const next = newSession({ userId, data: 'moved', aliasMs });
+        const next = newSession({ userId, data: 'moved', alias: { keepMs: aliasMs, readMs: aliasMs } });
         const result = await store.move(old, next);
         assert.equal(result.status, 'moved');
         return { old, next, moved: (result as LoadedSession).record };
       };
+
+      test('successorOf() tells of it for longer than reads follow it, and of no other id', async (opened) => {
+        const { store, peer } = opened;
+        const { record: old } = await mustCreate(store, { userId: 'ann' });
+        const next = newSession({ userId: 'ann', alias: { keepMs: MINUTE, readMs: 0 } });
+        assert.equal((await store.move(old, next)).status, 'moved');
+        assert.equal(await peer.get(old.id), null);
+        assert.equal((await peer.successorOf(old.id))?.id, next.id);
+        assert.equal(await peer.successorOf(next.id), null);
+        assert.equal(await peer.destroy(old.id), false);
+        assert.equal((await peer.successorOf(old.id))?.id, next.id);
+        await store.destroy(next.id);
+        assert.equal(await peer.successorOf(old.id), null);
+      });
 
       for (const userId of ['ann', null]) {
         test(`get() of the old id of ${userId ?? 'nobody'}’s session gives the record of the new one, as it is by then`, async ({
@@ -587,7 +612,7 @@ export function describeSessionStore(
         }) => {
           const { old, next, moved } = await rotate(store, MINUTE, userId);
           assert.equal(moved.id, next.id);
-          assert.equal('aliasMs' in moved, false);
+          assert.equal('alias' in moved, false);
           assert.equal(moved.createdAt, old.createdAt);
           assert.equal(moved.absoluteDeadline, old.absoluteDeadline);
           for (const one of [store, peer]) assert.deepEqual(await mustGet(one, old.id), moved);
@@ -619,7 +644,7 @@ export function describeSessionStore(
         assert.equal(await store.touch(old.id, 0, { userId: 'ann' }), null);
         assert.equal(await store.touch(old.id, 0), null);
         for (const userId of ['ann', 'bob']) {
-          const third = newSession({ userId, aliasMs: MINUTE });
+          const third = newSession({ userId, alias: { keepMs: MINUTE, readMs: MINUTE } });
           assert.deepEqual(await store.move(old, third), { status: 'gone' });
           assert.equal(await store.get(third.id), null);
         }
@@ -663,7 +688,10 @@ export function describeSessionStore(
       test('get() of the old id is null when the new one expires', async (opened) => {
         const { store } = opened;
         const { record } = await mustCreate(store, { userId: 'ann', idleTimeout: 60 });
-        await store.move(record, newSession({ userId: 'ann', idleTimeout: 60, aliasMs: MINUTE }));
+        await store.move(
+          record,
+          newSession({ userId: 'ann', idleTimeout: 60, alias: { keepMs: MINUTE, readMs: MINUTE } }),
+        );
         await passTime(opened, 61);
         assert.equal(await store.get(record.id), null);
       });
@@ -686,7 +714,9 @@ export function describeSessionStore(
       }) => {
         for (let round = 0; round < 20; round++) {
           const { record } = await mustCreate(store, { userId: 'ann' });
-          const nexts = Array.from({ length: 5 }, () => newSession({ userId: 'ann', aliasMs: MINUTE }));
+          const nexts = Array.from({ length: 5 }, () =>
+            newSession({ userId: 'ann', alias: { keepMs: MINUTE, readMs: MINUTE } }),
+          );
           const results = await Promise.all(
             nexts.map((next, i) => (i % 2 === 0 ? peer : store).move(record, next)),
           );
@@ -701,7 +731,7 @@ export function describeSessionStore(
           const { record } = await mustCreate(store, { userId: 'ann' });
           let done = false;
           const moving = store
-            .move(record, newSession({ userId: 'ann', aliasMs: MINUTE }))
+            .move(record, newSession({ userId: 'ann', alias: { keepMs: MINUTE, readMs: MINUTE } }))
             .finally(() => (done = true));
           do {
             assert.notEqual(await peer.get(record.id), null, `absent in round ${round}`);
@@ -716,7 +746,7 @@ export function describeSessionStore(
       }) => {
         let { record } = await mustCreate(store, { userId: 'ann' });
         for (let round = 0; round < 50; round++) {
-          const next = newSession({ userId: 'ann', aliasMs: MINUTE });
+          const next = newSession({ userId: 'ann', alias: { keepMs: MINUTE, readMs: MINUTE } });
           const [moved, listed] = await Promise.all([store.move(record, next), peer.userSessions('ann')]);
           assert.equal(listed.records.length, 1, `round ${round}`);
           ({ record } = moved as LoadedSession);

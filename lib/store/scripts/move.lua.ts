@@ -6,9 +6,9 @@ const PARTS = CLOCK + READ + DEADLINE + LIVE + PUT + PROLONG + ENLIST + DELIST +
 /**
  * New token, same user, same partition: one step.
  * KEYS: old record, new record, deadlines, [user index].
- * ARGV: expected version, nonce, old id, new id, encoded user, idle, new tail, channel, origin, and for how many ms the
- * old id leads to the new one, if it does.
- * Creation time and absolute deadline are inherited.
+ * ARGV: expected version, nonce, old id, new id, encoded user, idle, new tail, channel, origin, absolute timeout from now
+ * (empty: the deadline is inherited, as the time of creation always is), and, if the old id is to lead to the new one, for
+ * how many ms it does, and for how many of these reads follow it.
  * Replies { 1, version, createdAt, lastAccess, absolute deadline, now }, { 0, current text, now }, or { -1 }.
  */
 export const ROTATE = script(`
@@ -23,11 +23,16 @@ if string.sub(text, 3, 18) ~= ARGV[1] then return { 0, text, now } end
 local ver = math.max(version(text) + 1, us)
 local idle = tonumber(ARGV[6])
 local absolute = absoluteDeadline(text)
+if ARGV[10] ~= '' then
+  absolute = tonumber(ARGV[10])
+  if absolute > 0 then absolute = now + absolute end
+end
 local ends = deadline(now, idle, absolute)
 announce(ARGV[8], 'destroy', ARGV[3], us, ARGV[9])
 put(KEYS[2], ver, ARGV[2], now, idle, absolute, string.sub(text, 72, 85) .. ARGV[7], ends)
-if ARGV[10] then
-  redis.call('SET', KEYS[1], 'A ' .. ARGV[4], 'PX', ARGV[10])
+if ARGV[11] then
+  local text = string.format('A %s %013.0f', ARGV[4], now + tonumber(ARGV[12]))
+  redis.call('SET', KEYS[1], text, 'PX', ARGV[11])
 else
   redis.call('DEL', KEYS[1])
 end
