@@ -435,7 +435,7 @@ export class ActiveSession<T extends object = SessionData> {
     this.#binding?.onUse();
     const wasAlive = this.#stored
       ? await this.#engine.destroy(this.#token, 'destroyed', this.#record)
-      : !this.#ended;
+      : (await this.#binding?.endSuccessor?.()) === true || !this.#ended;
     this.#ended = true;
     this.#destroyedHere ||= wasAlive;
   }

@@ -34,7 +34,9 @@ export function isSamePlain(value: Fields, plain: Fields): boolean {
   if (!isPlainObject(value)) return false;
   const keys = Object.keys(plain);
   if (Object.keys(value).length !== keys.length) return false;
-  return keys.every((key) => Object.hasOwn(value, key) && isSameValue(value[key], plain[key]));
+  return keys.every(
+    (key) => Object.prototype.propertyIsEnumerable.call(value, key) && isSameValue(value[key], plain[key]),
+  );
 }
 
 function isSameValue(value: unknown, plain: unknown): boolean {

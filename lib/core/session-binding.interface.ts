@@ -13,6 +13,11 @@ export interface SessionBinding {
   saves?(session: ActiveSession<object>, options?: WriteOptions): Promise<void> | undefined;
   /** Called before a session that was not stored is; rejects where none may begin. */
   beforeStoring?(): Promise<void>;
+  /**
+   * Called before a session that is not stored is ended: whoever signs out by a token that was rotated away means the
+   * session that has the new one. True if that was ended.
+   */
+  endSuccessor?(): Promise<boolean>;
   /** Where and on what a session that is created now begins. */
   metadata(): SessionMetadata;
 }

@@ -417,6 +417,13 @@ export class SessionEngine {
     return this.options.rotateEveryMs > 0 && (await this.store.successorOf(id)) !== null;
   }
 
+  /** Ends the session that has the place of a token that was rotated away a moment ago. True if there was one. */
+  async endSuccessor(token: string, reason: SessionEndReason): Promise<boolean> {
+    const identity = this.options.rotateEveryMs === 0 ? null : this.identify(token);
+    const successor = identity && (await this.store.successorOf(identity.id));
+    return successor ? this.destroyById(successor.id, reason, successor) : false;
+  }
+
   /** @throws {SessionRotatedError} if the token was rotated away a moment ago: nothing may be begun in its place */
   async refuseRotated(token: string): Promise<void> {
     const identity = this.options.rotateEveryMs === 0 ? null : this.identify(token);

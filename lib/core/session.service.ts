@@ -168,6 +168,15 @@ export class SessionService<T extends object = SessionData> {
   }
 
   /**
+   * Ends the session that took the place of a token that was rotated away a moment ago. True if there was one.
+   *
+   * @internal for the HTTP layer
+   */
+  endSuccessor(token: string): Promise<boolean> {
+    return this.engine.endSuccessor(token, 'destroyed');
+  }
+
+  /**
    * @throws {SessionRotatedError} if the token was rotated away a moment ago
    * @internal for the HTTP layer
    */

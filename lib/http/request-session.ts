@@ -157,6 +157,15 @@ export class RequestSession implements SessionBinding, ResponseGateOwner {
     return this.services.rules !== null && session === this.#session ? this.save(options) : undefined;
   }
 
+  async endSuccessor(): Promise<boolean> {
+    for (const token of this.#dead) {
+      if (!(await this.services.sessions.endSuccessor(token))) continue;
+      this.#known = token; // what the client has is worth nothing any more
+      return true;
+    }
+    return false;
+  }
+
   async beforeStoring(): Promise<void> {
     for (const token of this.#dead) await this.services.sessions.refuseRotated(token);
   }

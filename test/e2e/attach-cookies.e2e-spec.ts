@@ -362,3 +362,42 @@ describe('cookie.secrets: a Keygrip', () => {
     expect(error).toMatchObject({ option: 'cookie.secrets', message: expect.stringMatching(/Keygrip/) });
   });
 });
+
+describe('a request that somebody has attached a session to', () => {
+  const serve = async (
+    attach: (http: PlainServer['http'], request: IncomingMessage, response: ServerResponse) => unknown,
+  ) => {
+    const server = await PlainServer.start('memory', { cookie: { name: 's' } });
+    const url = await listen((request, response) => {
+      try {
+        attach(server.http, request, response);
+        response.end('attached');
+      } catch (error) {
+        response.end(String(error));
+      }
+    });
+    return (await new CookieJar(url).ask('/')).text;
+  };
+
+  it.each<[string, boolean, boolean]>([
+    ['without, then with', false, true],
+    ['with, then with', true, true],
+  ])('attached %s a cookie manager: refused, for one of them would go unused', async (_, first, second) => {
+    const text = await serve(({ attachSession }, request, response) => {
+      for (const cookies of [first, second])
+        attachSession(request, response, cookies ? { cookies: keyed(request, response) } : {});
+    });
+    expect(text).toMatch(/SessionArgumentError.*"options\.cookies" comes too late/);
+  });
+
+  it.each<[string, boolean]>([
+    ['with', true],
+    ['without', false],
+  ])('attached %s a cookie manager, then again without: the same session', async (_, first) => {
+    const text = await serve(({ attachSession }, request, response) => {
+      attachSession(request, response, first ? { cookies: keyed(request, response) } : {});
+      attachSession(request, response);
+    });
+    expect(text).toBe('attached');
+  });
+});

@@ -66,6 +66,62 @@ describe.each(STORES)('attachSession over %s', (store) => {
   const start = (session = {}) => PlainServer.start(store, session);
 
   describe('by promise', () => {
+    it('what get() and getAll() give is the caller’s own: changing it changes nothing here or in the store', async () => {
+      const server = await start();
+      const client = await clientWith(server, { cart: { items: ['book'] }, list: [1] });
+      type Cart = { items: string[] };
+      const seen = await server.value(client, async (session) => {
+        ((await session.get('cart')) as Cart).items.push('by get');
+        ((await session.get('list')) as number[]).push(2);
+        const all = await session.getAll();
+        (all['cart'] as Cart).items.push('by getAll');
+        all['added'] = true;
+        delete all['list'];
+        await new Promise<void>((resolve) => {
+          session.get('cart', (_error, cart) => {
+            (cart as Cart).items.push('by a callback of get');
+            session.getAll((_failed, fields) => {
+              (fields!['cart'] as Cart).items.push('by a callback of getAll');
+              resolve();
+            });
+          });
+        });
+        return [await session.get('cart'), await session.get('list'), await session.getAll()];
+      });
+      const [cart, list] = [{ items: ['book'] }, [1]];
+      expect(seen).toEqual([cart, list, { cart, list }]);
+      expect(await server.stored(client.value())).toEqual({ cart, list });
+      // What is written is read back, as a copy too.
+      const written = await server.value(client, async (session) => {
+        const own = { items: ['pen'] };
+        await session.set('cart', own);
+        own.items.push('after set()');
+        ((await session.get('cart')) as Cart).items.push('by get');
+        await session.set('list', [3]);
+        return session.getAll();
+      });
+      const stored = (await server.stored(client.value()))!;
+      expect(written).toEqual(stored);
+      expect(stored['list']).toEqual([3]);
+      expect((stored['cart'] as Cart).items).not.toContain('by get');
+    });
+
+    it('a cross-site POST that changes what it has read stores nothing', async () => {
+      const server = await start();
+      const client = await clientWith(server, { cart: { items: ['book'] } });
+      const { status } = await server.run(
+        client,
+        async (session, response) => {
+          ((await session.get('cart')) as { items: string[] }).items.push('planted');
+          ((await session.getAll())['cart'] as { items: string[] }).items.push('planted');
+          response.end('done');
+        },
+        { method: 'POST', headers: { 'sec-fetch-site': 'cross-site' } },
+      );
+      expect(status).toBe(200);
+      expect(await server.stored(client.value())).toEqual({ cart: { items: ['book'] } });
+    });
+
     it('set() writes at once, get() and getAll() read in the same request and in the next', async () => {
       const server = await start();
       const client = server.client();

@@ -26,10 +26,12 @@ import {
   ActiveSession,
   Session,
   SessionModule,
+  SESSION_STORE,
   SessionService,
   SkipCsrf,
   type Duration,
   type SessionModuleOptions,
+  type SessionStore,
 } from '../../lib/index.js';
 import { waitFor } from '../support/wait-for.js';
 import { attributesOf, CookieJar, type Answer } from './support/http-client.js';
@@ -771,6 +773,35 @@ describe.each(EVERYWHERE)('request.session over %s and %s', (platform, store) =>
       }
     });
 
+    it('another life leaves createdAt and the absolute deadline, unless it would be cut short by that', async () => {
+      const app = await start({ idleTimeout: '30m', absoluteTimeout: '14d' });
+      const jar = await visitor(app);
+      const recordOf = async () => {
+        const { id } = (await storedOf(app, jar))!;
+        return (await app.app.get<SessionStore>(SESSION_STORE, { strict: false }).get(id))!.record;
+      };
+      const live = (life: Duration | null) =>
+        withSession(jar, (session) => {
+          session.cookie.maxAge = life;
+        });
+      const { createdAt, absoluteDeadline } = await recordOf();
+      expect(absoluteDeadline).toBe(createdAt + 14 * DAY);
+      for (const life of ['1d', '2d', null, '14d'] as const) {
+        await live(life);
+        expect(await recordOf()).toMatchObject({ createdAt, absoluteDeadline });
+      }
+      const near = (time: number, days: number) =>
+        expect(Math.abs(time - Date.now() - days * DAY)).toBeLessThan(MINUTE);
+      await live('30d'); // longer than the module's absoluteTimeout: raised
+      const raised = await recordOf();
+      expect([raised.createdAt, raised.idleTimeout]).toEqual([createdAt, 30 * DAY]);
+      near(raised.absoluteDeadline, 30);
+      await live('1d'); // and the module's again, from now
+      const lowered = await recordOf();
+      expect([lowered.createdAt, lowered.idleTimeout]).toEqual([createdAt, DAY]);
+      near(lowered.absoluteDeadline, 14);
+    });
+
     it('its life is no field of the data', async () => {
       const app = await start();
       const jar = await visitor(app);
@@ -869,16 +900,18 @@ describe.each(EVERYWHERE)('login() with timeouts of the session’s own over %s 
     const jar = new CookieJar(app.url);
     const first = await jar.ask('/sign-in/ann/1h', post);
     const before = (first.body as { createdAt: number }).createdAt;
+    const firstToken = jar.value();
     await new Promise((resolve) => setTimeout(resolve, 5)); // so that times differ
     const answer = await jar.ask('/sign-in/ann/30d', post);
     expect(maxAgeOf(answer)).toMatch(/^Max-Age=(2592000|2591999)$/);
     const stored = (await storedOf(app, jar))!;
     expect(stored).toMatchObject({ userId: 'ann', idleTimeout: 30 * DAY });
-    expect(stored.createdAt).toBeGreaterThan(before); // its times begin anew, of the same user too
+    expect(stored.createdAt).toBe(before); // it is the same session to killUser, and to lists
     const session = (await app.sessions.get(jar.value()))!;
     await session.regenerate();
     expect([session.idleTimeout, session.createdAt]).toEqual([30 * DAY, stored.createdAt]);
     expect(await app.registry.getUserSessions('ann')).toHaveLength(1);
+    expect(await app.sessions.get(firstToken, { fresh: true })).toBeNull();
   });
 
   it('longer than the absolute timeout, or no duration: refused, and the session stays as it was', async () => {

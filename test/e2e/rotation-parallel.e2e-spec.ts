@@ -1,8 +1,10 @@
 // `rotateGrace` over HTTP: parallel requests of one browser that still carry the old token.
 import 'reflect-metadata';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, expect, it } from 'vitest';
+import type { Duration, SessionModuleOptions } from '../../lib/index.js';
 import { waitFor } from '../support/wait-for.js';
-import { ask, cookieOf } from './support/http-client.js';
+import { ask, CookieJar, cookieOf } from './support/http-client.js';
 import {
   CONFLICT,
   countOf,
@@ -128,14 +130,120 @@ describe.each(EVERYWHERE)('30 parallel requests with the old cookie over %s and 
     },
   );
 
-  it('without rotateGrace writers get 200 or 401, and what got 200 is stored', async () => {
+  it('without rotateGrace writers get 200, 401 or 409, and what got 200 is stored', async () => {
     const app = await startRotating(platform, store);
     const { token } = await app.aged();
     const answers = await askAll(app, token, (index) => `/wait-and-set/k${index}`, true);
-    for (const { status, body } of answers) if (status !== 200) expect(body).toEqual(UNAUTHORIZED);
+    for (const { status, body } of answers)
+      if (status !== 200) expect(body).toEqual(status === 409 ? CONFLICT : UNAUTHORIZED);
+    expect(countOf(answers, 200)).toBeGreaterThan(0);
     const tokens = tokensOf(answers);
     expect(tokens).toHaveLength(1);
     const saved = answers.flatMap(({ status }, index) => (status === 200 ? [[`k${index}`, true]] : []));
     expect((await app.stored(tokens[0]))?.data).toEqual({ name: 'Ada', ...Object.fromEntries(saved) });
+  });
+});
+
+describe.each(EVERYWHERE)('the old cookie after a rotation over %s and %s', (platform, store) => {
+  const GRACES = ['0s', '10s'];
+  const post = { method: 'POST' };
+
+  /** An app, and a token that was rotated away a moment ago. */
+  async function startRotated(rotateGrace: string, session: SessionModuleOptions = {}) {
+    const app = await startRotating(platform, store, { rotateGrace: rotateGrace as Duration, ...session });
+    const { token } = await app.aged();
+    const next = cookieOf(await ask(`${app.url}/look`, withSid(token)))!;
+    expect(await app.stored(next)).toMatchObject({ userId: 'ann' });
+    return { app, token, next };
+  }
+
+  it.each(GRACES)(
+    'rotateGrace %s: a sign-out that was under way while another request rotated wins',
+    async (rotateGrace) => {
+      const app = await startRotating(platform, store, { rotateGrace: rotateGrace as Duration });
+      const { token } = await app.aged();
+      gate.close();
+      const leaving = ask(`${app.url}/wait-and-leave`, { ...post, ...withSid(token) });
+      await gate.reachedBy(1);
+      const next = cookieOf(await ask(`${app.url}/guarded`, withSid(token)))!;
+      expect(await app.stored(next)).not.toBeNull();
+      gate.open();
+      const left = await leaving;
+      expect([left.status, left.body]).toEqual([201, { left: 'ann' }]);
+      expect(left.cookies).toEqual([expect.stringMatching(/^sid=;.*Max-Age=0/)]);
+      for (const one of [token, next]) {
+        expect(await app.stored(one)).toBeNull();
+        expect((await ask(`${app.url}/guarded`, withSid(one))).status).toBe(401);
+      }
+      expect(await app.store.length()).toBe(0);
+      expect(await app.registry.getUserSessions('ann')).toEqual([]);
+    },
+  );
+
+  it.each(GRACES)(
+    'rotateGrace %s: a sign-out that comes with it a moment later wins too',
+    async (rotateGrace) => {
+      const { app, token, next } = await startRotated(rotateGrace);
+      const left = await ask(`${app.url}/wait-and-leave`, { ...post, ...withSid(token) });
+      expect(left.status).toBe(201);
+      expect(await app.stored(next)).toBeNull();
+      expect(await app.store.length()).toBe(0);
+    },
+  );
+
+  it.each(
+    GRACES.flatMap((grace) => ['set/x', 'set-now/x', 'form', 'view'].map((path) => [grace, path] as const)),
+  )(
+    'rotateGrace %s: %s of one who is nobody by it begins no session that would replace the new cookie',
+    async (rotateGrace, path) => {
+      const { app, token, next } = await startRotated(rotateGrace, { expressView: true });
+      const jar = new CookieJar(app.url).set('sid', token);
+      const answer = await jar.ask(path === 'view' ? '/view-login/bob' : `/${path}`);
+      // Within rotateGrace it reads, and a form is only read.
+      const reads = rotateGrace !== '0s' && path === 'form';
+      if (!reads) expect([answer.status, answer.body]).toEqual([409, CONFLICT]);
+      expect(answer.cookies).toEqual([]);
+      expect(await app.store.length()).toBe(1);
+      expect(await app.stored(next)).toMatchObject({ userId: 'ann', data: { name: 'Ada' } });
+    },
+  );
+
+  it.each(GRACES)('rotateGrace %s: nobody signs in by it: 409, no cookie', async (rotateGrace) => {
+    const { app, token, next } = await startRotated(rotateGrace);
+    const answer = await ask(`${app.url}/login/bob`, { ...post, ...withSid(token) });
+    expect([answer.status, answer.cookies]).toEqual([409, []]);
+    expect(await app.stored(next)).toMatchObject({ userId: 'ann' });
+    expect(await app.registry.getUserSessions('bob')).toEqual([]);
+  });
+
+  it.each(GRACES)(
+    'rotateGrace %s: of 20 requests of a browser, some of them late, none replaces the new cookie',
+    async (rotateGrace) => {
+      const app = await startRotating(platform, store, { rotateGrace: rotateGrace as Duration });
+      const { token } = await app.aged();
+      const answers = await Promise.all(
+        Array.from({ length: 20 }, async (_, index) => {
+          await sleep(index * 3); // the last ones reach the server after the rotation
+          return ask(`${app.url}/set/k${index}`, withSid(token));
+        }),
+      );
+      for (const { status, body } of answers) if (status !== 200) expect(body).toEqual(CONFLICT);
+      expect(countOf(answers, 409)).toBeGreaterThan(0);
+      expect(answers.flatMap(({ cookies }) => cookies)).toHaveLength(1);
+      const saved = answers.flatMap(({ status }, index) => (status === 200 ? [[`k${index}`, true]] : []));
+      const stored = await app.stored(tokensOf(answers)[0]);
+      expect(stored).toMatchObject({ userId: 'ann' });
+      expect(stored?.data).toEqual({ name: 'Ada', ...Object.fromEntries(saved) });
+      expect(await app.store.length()).toBe(1);
+    },
+  );
+
+  it('a visitor whose token nobody knows, or has ended, begins a session as ever', async () => {
+    const { app, next } = await startRotated('0s');
+    await app.sessions.destroy(next);
+    for (const token of [next, 'A'.repeat(44)]) {
+      const answer = await ask(`${app.url}/set/x`, withSid(token));
+      expect([answer.status, answer.cookies.length]).toEqual([200, 1]);
+    }
   });
 });

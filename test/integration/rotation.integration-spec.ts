@@ -103,7 +103,9 @@ describe('the key of an alias', () => {
       const { record: moved } = (await store.move(record, next)) as LoadedSession;
       const key = recordKey(prefix, record.id);
       const [text, life] = await Promise.all([redis.get(key), redis.pttl(key)]);
-      expect(text).toBe(`A ${next.id}`);
+      expect(text).toMatch(new RegExp(`^A ${next.id} \\d{13}$`));
+      const [seconds] = await redis.time();
+      expect(Math.abs(Number(text!.slice(26)) - aliasMs - Number(seconds) * 1_000)).toBeLessThan(3_000);
       expect(life).toBeGreaterThan(0);
       expect(life).toBeLessThanOrEqual(aliasMs);
       const ends = Number(await redis.call('PEXPIRETIME', key));
@@ -291,6 +293,26 @@ describe('two processes and a token that was rotated', () => {
     }
   });
 
+  it.each([{}, { idleTimeout: '20m' }, { idleTimeout: '20m', absoluteTimeout: '1d' }] as const)(
+    'killUser() against regenerate(%j) by the other, between its list and its kill: no token is left',
+    async (options) => {
+      const { a, b } = await openNodes();
+      const session = await a.sessions.create({ n: 1 }, { userId: 'ann' });
+      const { token, createdAt } = session;
+      const { store } = (b.registry as unknown as { engine: { store: RedisSessionStore } }).engine;
+      const list = store.userSessions.bind(store);
+      vi.spyOn(store, 'userSessions').mockImplementationOnce(async (userId) => {
+        const found = await list(userId);
+        await session.regenerate(options);
+        return found;
+      });
+      expect(await b.registry.killUser('ann')).toBe(1);
+      expect(session.createdAt).toBe(createdAt);
+      for (const one of [token, session.token]) expect(await b.sessions.get(one, { fresh: true })).toBeNull();
+      expect(await a.registry.getUserSessions('ann')).toEqual([]);
+    },
+  );
+
   it('of both rotating a session at once, 30 times, one does, and the old token leads to its', async () => {
     const { a, b } = await openNodes();
     for (let round = 0; round < 30; round++) {
@@ -323,29 +345,37 @@ describe('two processes and a token that was rotated', () => {
     }
   });
 
-  it('when rotateGrace has passed it is refused by both, and a write by it is a SessionGoneError', async () => {
+  it('when rotateGrace has passed it is refused by both, writes nothing, and signs out', async () => {
     const nodes = await openNodes({ rotateGrace: '250ms' });
     const { session, old } = await rotated(nodes);
     expect(await nodes.b.sessions.get(old.token, { fresh: true })).not.toBeNull();
-    await expect.poll(() => redis.exists(recordKey(nodes.prefix, old.id))).toBe(0);
+    await waitFor(async () => (await nodes.b.sessions.get(old.token, { fresh: true })) === null);
     for (const { sessions } of [nodes.a, nodes.b]) {
       expect(await sessions.get(old.token)).toBeNull();
-      await expect(sessions.update(old.token, { n: 2 })).rejects.toBeInstanceOf(SessionGoneError);
-      expect(await sessions.destroy(old.token)).toBe(false);
+      await expect(sessions.update(old.token, { n: 2 })).rejects.toBeInstanceOf(SessionRotatedError);
       expect((await sessions.get(session.token))?.data).toEqual({ n: 1 });
     }
+    expect(await nodes.b.sessions.destroy(old.token)).toBe(true);
+    for (const { sessions } of [nodes.a, nodes.b])
+      expect(await sessions.get(session.token, { fresh: true })).toBeNull();
   });
 
-  it('without rotateGrace it is refused at once, and a write by it is a SessionGoneError', async () => {
+  it('without rotateGrace it reads nothing from then on, is known as rotated for 30 s, and signs out', async () => {
     const nodes = await openNodes({ rotateGrace: 0 });
     const { session, old, early } = await rotated(nodes);
-    expect(await redis.exists(recordKey(nodes.prefix, old.id))).toBe(0);
+    const life = await redis.pttl(recordKey(nodes.prefix, old.id));
+    expect([life > 20_000, life <= 30_000]).toEqual([true, true]);
     expect(await nodes.a.sessions.get(old.token)).toBeNull();
+    expect(await nodes.b.sessions.get(old.token, { fresh: true })).toBeNull();
     await waitFor(async () => (await nodes.b.sessions.get(old.token)) === null, { timeoutMs: 2_000 });
-    await expect(early.set('n', 2)).rejects.toBeInstanceOf(SessionGoneError);
+    await expect(early.set('n', 2)).rejects.toBeInstanceOf(SessionRotatedError);
     for (const { sessions } of [nodes.a, nodes.b])
-      await expect(sessions.update(old.token, { n: 2 })).rejects.toBeInstanceOf(SessionGoneError);
+      await expect(sessions.update(old.token, { n: 2 })).rejects.toBeInstanceOf(SessionRotatedError);
     expect((await nodes.b.sessions.get(session.token))?.data).toEqual({ n: 1 });
+    expect(await nodes.b.sessions.destroy(old.token)).toBe(true);
+    expect(await nodes.a.sessions.get(session.token, { fresh: true })).toBeNull();
+    expect(await nodes.a.registry.getUserSessions('ann')).toEqual([]);
+    await expect(nodes.b.sessions.update(old.token, { n: 2 })).rejects.toBeInstanceOf(SessionGoneError);
   });
 
   it('regenerate() and login() leave no alias, nor does one by them lead on', async () => {

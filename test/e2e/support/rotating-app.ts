@@ -123,6 +123,15 @@ class AppController {
     return { ok: true };
   }
 
+  /** Not guarded: who has signed out already is answered all the same. */
+  @Post('wait-and-leave')
+  async leave(@Session() session: Visitor) {
+    const { userId } = session;
+    await this.#pass();
+    await session.destroy();
+    return { left: userId };
+  }
+
   @Post('login/:user')
   async login(@Session() session: Visitor, @Param('user') user: string) {
     session.data.views = 1;

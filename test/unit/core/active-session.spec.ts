@@ -519,19 +519,21 @@ describe('ActiveSession.regenerate', () => {
     expect(await sessions.get(oldToken)).not.toBeNull();
   });
 
-  it('takes timeouts of its own, and then its times begin anew', async () => {
+  it('takes timeouts of its own: createdAt stays, and an absoluteTimeout counts from then on', async () => {
     const { sessions, clock } = openCore({ idleTimeout: '30m', absoluteTimeout: '14d' });
     for (const userId of ['ann', undefined]) {
       const session = await sessions.create({ cart: 1 }, { userId });
+      const born = session.createdAt;
       clock.advance(10 * MINUTE);
       await session.regenerate({ idleTimeout: '2h', absoluteTimeout: '30d' });
-      const [now, life] = [clock.wall(), 30 * DAY];
-      expect([session.createdAt, session.idleTimeout]).toEqual([now, 2 * HOUR]);
+      const life = 30 * DAY;
+      expect([session.createdAt, session.idleTimeout]).toEqual([born, 2 * HOUR]);
       expect([session.userId, session.data]).toEqual([userId ?? null, { cart: 1 }]);
       // Used often enough it lives as long as the absolute timeout, and no longer.
       const stored = await mustLoad(sessions, session.token);
-      expect([stored.idleTimeout, stored.createdAt]).toEqual([2 * HOUR, now]);
+      expect([stored.idleTimeout, stored.createdAt]).toEqual([2 * HOUR, born]);
       for (let used = 0; used < life; used += HOUR) {
+        expect(await sessions.get(session.token)).not.toBeNull();
         clock.advance(HOUR);
         await sessions.touch(session.token);
       }
@@ -539,22 +541,47 @@ describe('ActiveSession.regenerate', () => {
     }
   });
 
-  it('with one timeout given keeps the other; either way createdAt begins anew', async () => {
+  it('with one timeout given keeps the other; only a given absoluteTimeout moves the absolute deadline', async () => {
     const { sessions, clock } = openCore({ idleTimeout: '30m', absoluteTimeout: '14d' });
-    const session = await sessions.create({}, { absoluteTimeout: '1d' });
-    clock.advance(10 * MINUTE);
+    const session = await sessions.create({}, { absoluteTimeout: '2h' });
+    const born = session.createdAt;
+    clock.advance(20 * MINUTE);
     await session.regenerate({ idleTimeout: '1h' });
-    expect([session.idleTimeout, session.createdAt, session.expiresIn]).toEqual([HOUR, clock.wall(), HOUR]);
-    clock.advance(10 * MINUTE);
-    await session.regenerate({ absoluteTimeout: '90m' });
-    expect([session.idleTimeout, session.createdAt]).toEqual([HOUR, clock.wall()]);
+    expect([session.idleTimeout, session.createdAt, session.expiresIn]).toEqual([HOUR, born, HOUR]);
     clock.advance(50 * MINUTE);
     await session.touch();
-    expect(session.expiresIn).toBe(40 * MINUTE);
+    expect(session.expiresIn).toBe(50 * MINUTE); // the absolute deadline of its creation
+    clock.advance(10 * MINUTE);
+    await session.regenerate({ absoluteTimeout: '90m' });
+    expect([session.idleTimeout, session.createdAt]).toEqual([HOUR, born]);
+    clock.advance(50 * MINUTE);
+    await session.touch();
+    expect(session.expiresIn).toBe(40 * MINUTE); // 90 minutes from then on
     // None given: they stay, and nothing begins anew.
-    const born = session.createdAt;
     await session.regenerate();
     expect([session.idleTimeout, session.createdAt, session.expiresIn]).toEqual([HOUR, born, 40 * MINUTE]);
+  });
+
+  it.each([
+    {},
+    { idleTimeout: '20m' },
+    { absoluteTimeout: '1d' },
+    { idleTimeout: '20m', absoluteTimeout: '1d' },
+  ] as const)('with %j while killUser() is under way: the session ends', async (options) => {
+    const { sessions, registry, store, clock } = openCore();
+    const session = await sessions.create({}, { userId: 'ann' });
+    clock.advance(MINUTE);
+    const list = store.userSessions.bind(store);
+    const listed = vi.spyOn(store, 'userSessions').mockImplementationOnce(async (userId) => {
+      const found = await list(userId);
+      clock.advance(SECOND);
+      await session.regenerate(options);
+      return found;
+    });
+    expect(await registry.killUser('ann')).toBe(1);
+    expect(listed).toHaveBeenCalled();
+    expect(await sessions.get(session.token, { fresh: true })).toBeNull();
+    expect(await store.length()).toBe(0);
   });
 
   it('a timeout of 0 makes it immortal', async () => {
@@ -592,6 +619,25 @@ describe('ActiveSession.regenerate', () => {
     expect([session.token, session.userId, session.valid]).toEqual([oldToken, null, true]);
     await session.save();
     expect((await mustLoad(sessions, oldToken)).data).toEqual({ cart: 1, unsaved: 2 });
+  });
+});
+
+describe('ActiveSession: the order of keys', () => {
+  it('further in is a change, which is saved; of the fields themselves it is none', async () => {
+    const { sessions } = openCore();
+    const { token } = await sessions.create({ seen: { a: true, b: true }, views: 1 });
+    const session = await mustLoad(sessions, token);
+    const { seen } = session.data as { seen: Data };
+    delete seen['a'];
+    seen['a'] = true; // most recent last
+    expect(session.hasChanges).toBe(true);
+    await session.save();
+    expect(JSON.stringify((await mustLoad(sessions, token)).data)).toBe(
+      '{"seen":{"b":true,"a":true},"views":1}',
+    );
+    const again = await mustLoad(sessions, token);
+    again.data = { views: 1, seen: { b: true, a: true } };
+    expect(again.hasChanges).toBe(false);
   });
 });
 

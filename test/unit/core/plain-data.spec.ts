@@ -2,9 +2,10 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { defaultCodec } from '../../../lib/core/codec.js';
 import { clonePlain, isSamePlain } from '../../../lib/core/plain-data.js';
+import type { Data } from '../harness.js';
 
 /** What JSON.parse can make, keys such as `__proto__` among it. */
-const PLAIN = fc.jsonValue().map((value) => JSON.parse(`{"value":${JSON.stringify(value)}}`) as object);
+const PLAIN = fc.jsonValue().map((value) => JSON.parse(`{"value":${JSON.stringify(value)}}`) as Data);
 
 describe('clonePlain', () => {
   it('makes an equal copy that shares nothing', () => {
@@ -32,14 +33,14 @@ describe('isSamePlain', () => {
     fc.assert(
       fc.property(PLAIN, fc.anything(), (plain, other) => {
         expect(isSamePlain(clonePlain(plain), plain)).toBe(true);
-        const changed = { ...(clonePlain(plain) as Record<string, unknown>), value: other };
+        const changed = { ...clonePlain(plain), value: other };
         if (isSamePlain(changed, plain)) expect(encoded(changed)).toBe(defaultCodec.encode(plain));
       }),
       { numRuns: 2_000 },
     );
   });
 
-  it.each<[string, unknown]>([
+  it.each<[string, Data]>([
     ['a field more', { a: [1, { b: null }], c: 1 }],
     ['a field less', {}],
     ['an item more', { a: [1, { b: null }, 2] }],
@@ -50,8 +51,21 @@ describe('isSamePlain', () => {
     ['an instance of a class', { a: [1, Object.assign(new (class Some {})(), { b: null })] }],
     ['a symbol beside', { a: [1, { b: null }], [Symbol('s')]: 1 }],
     ['a Map', { a: [1, new Map([['b', null]])] }],
+    ['a field that is not enumerable', Object.defineProperty({}, 'a', { value: [1, { b: null }] })],
+    ['the same and another field beside', Object.defineProperty({ c: 1 }, 'a', { value: [1, { b: null }] })],
+    [
+      'a field further in that is not enumerable',
+      { a: [1, Object.defineProperty({}, 'b', { value: null, enumerable: false })] },
+    ],
   ])('is false for %s', (_what, value) => {
     expect(isSamePlain(value, { a: [1, { b: null }] })).toBe(false);
+  });
+
+  it('counts the order of keys further in, and not that of the fields', () => {
+    const plain = { seen: { a: 1, b: 2 }, views: 1 };
+    expect(isSamePlain({ views: 1, seen: { a: 1, b: 2 } }, plain)).toBe(true);
+    expect(isSamePlain({ seen: { b: 2, a: 1 }, views: 1 }, plain)).toBe(false);
+    expect(isSamePlain({ list: [{ b: 2, a: 1 }] }, { list: [{ a: 1, b: 2 }] })).toBe(false);
   });
 
   it('tells 0 from -0, whose text differs', () => {

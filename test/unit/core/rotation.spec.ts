@@ -174,6 +174,9 @@ describe('the old token within rotateGrace', () => {
     expect(await sessions.get(old.token)).toBeNull();
     expect(await sessions.get(old.token, { fresh: true })).toBeNull();
     expect(await sessions.touch(old.token)).toBeNull();
+    // It is known as rotated for 30 s, and as nothing after that.
+    await expect(sessions.update(old.token, { n: 2 })).rejects.toBeInstanceOf(SessionRotatedError);
+    clock.advance(20 * SECOND);
     await expect(sessions.update(old.token, { n: 2 })).rejects.toBeInstanceOf(SessionGoneError);
     expect(await sessions.destroy(old.token)).toBe(false);
     expect((await mustLoad(sessions, session.token)).data).toEqual({ n: 1 });
@@ -376,10 +379,15 @@ describe('the near cache and the old token', () => {
 });
 
 describe('without rotateGrace', () => {
-  it('the old token is refused at once, and a write by it is a SessionGoneError', async () => {
-    const { sessions, old, session, store } = await openRotated({ rotateGrace: '0s' });
+  it('the old token reads nothing from then on, and a write by it is a SessionRotatedError for 30 s', async () => {
+    const { sessions, old, session, store, clock } = await openRotated({ rotateGrace: '0s' });
     expect(await sessions.get(old.token)).toBeNull();
+    expect(await sessions.get(old.token, { fresh: true })).toBeNull();
     expect(await sessions.touch(old.token)).toBeNull();
+    clock.advance(30 * SECOND - 1);
+    for (const [, write] of WRITES_BY_TOKEN)
+      await expect(write(sessions, old.token)).rejects.toBeInstanceOf(SessionRotatedError);
+    clock.advance(1);
     for (const [, write] of WRITES_BY_TOKEN)
       await expect(write(sessions, old.token)).rejects.toBeInstanceOf(SessionGoneError);
     expect(await sessions.destroy(old.token)).toBe(false);
@@ -387,13 +395,37 @@ describe('without rotateGrace', () => {
     expect((await mustLoad(sessions, session.token)).data).toEqual({ n: 1 });
   });
 
-  it('a write of a session that was read before the rotation is a SessionGoneError', async () => {
+  it('the old token signs out for 30 s, by token and by a session that was read before the rotation', async () => {
+    const { sessions, old, session, store, clock, said } = await openRotated({ rotateGrace: '0s' });
+    clock.advance(30 * SECOND - 1);
+    expect(await sessions.destroy(old.token)).toBe(true);
+    expect(await sessions.get(session.token)).toBeNull();
+    expect(await store.length()).toBe(0);
+    expect(said('destroyed')).toEqual([{ id: session.id, userId: 'ann', reason: 'destroyed' }]);
+
     const core = openCore({ rotateEvery: '15m' });
-    const session = await core.sessions.create({ n: 1 });
-    const held = await mustLoad(core.sessions, session.token);
-    await session.rotate();
-    await expect(held.set('n', 2)).rejects.toBeInstanceOf(SessionGoneError);
+    const other = await core.sessions.create({ n: 1 });
+    const held = await mustLoad(core.sessions, other.token);
+    await other.rotate();
+    await held.destroy();
+    expect(held.destroyedHere).toBe(true);
+    expect(await core.sessions.get(other.token)).toBeNull();
+    expect(await core.store.length()).toBe(0);
   });
+
+  it.each(WRITES_OF_HELD)(
+    '%s of a session that was read before the rotation is a SessionRotatedError',
+    async (_, write) => {
+      const core = openCore({ rotateEvery: '15m' });
+      const session = await core.sessions.create({ n: 1 });
+      const held = await mustLoad(core.sessions, session.token);
+      await session.rotate();
+      const before = await core.store.get(session.id);
+      await expect(write(held, core.sessions)).rejects.toBeInstanceOf(SessionRotatedError);
+      expect(await core.store.get(session.id)).toEqual(before);
+      expect(await core.store.length()).toBe(1);
+    },
+  );
 });
 
 describe('with rotateGrace, what is no rotation', () => {
