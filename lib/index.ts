@@ -2,6 +2,7 @@
 export { SessionModule } from './session.module.js';
 export type {
   CacheDecoder,
+  CapturedRequest,
   CacheEncoder,
   CookieKeys,
   Duration,
@@ -24,7 +25,16 @@ export type { DataChange, SessionData, SessionDataClass } from './core/session-d
 export type { WriteOptions } from './core/session-engine.js';
 
 // Sessions by user and id
-export { SessionRegistry, type KillUserOptions } from './core/session.registry.js';
+export {
+  SessionRegistry,
+  type GetInfoOptions,
+  type KillAllOptions,
+  type KillOptions,
+  type KillUserOptions,
+  type SessionPage,
+  type UserPage,
+} from './core/session.registry.js';
+export type { ActivityOptions, ListOptions } from './core/session-list.js';
 export type { SessionInfo, SessionMetadata, SessionRecord } from './core/session-record.interface.js';
 
 // HTTP
@@ -34,6 +44,7 @@ export { SessionExceptionFilter } from './http/session-exception.filter.js';
 export {
   OptionalSession,
   PublicSession,
+  RecentLogin,
   RequireSession,
   RequireUser,
   Session,
@@ -75,11 +86,18 @@ export {
   SessionStore,
   type Conflict,
   type CreateResult,
+  type DisplacedSession,
+  type ExpiredSession,
   type Gone,
+  type LimitReached,
+  type ListPage,
+  type ListPosition,
+  type ListQuery,
   type LoadedSession,
   type MoveResult,
   type NewSession,
   type SessionChange,
+  type SessionLimit,
   type SessionStoreCapabilities,
   type TouchResult,
   type WriteResult,
@@ -99,6 +117,7 @@ export {
 export {
   SessionConflictError,
   SessionGoneError,
+  SessionLimitError,
   SessionNotReplicatedError,
   SessionRotatedError,
   SessionStoreUnavailableError,

@@ -9,6 +9,9 @@ export const SESSION_ACCESS = 'nestjs-sessionkit:access';
 /** Route metadata: the guard reads the store, not the near cache. */
 export const SESSION_STRICT = 'nestjs-sessionkit:strict';
 
+/** Route metadata: within how many ms the user must have proved who they are. */
+export const SESSION_RECENT_LOGIN = 'nestjs-sessionkit:recent-login';
+
 /** Route metadata: unsafe requests that another site caused are let through. */
 export const SESSION_SKIP_CSRF = 'nestjs-sessionkit:skip-csrf';
 

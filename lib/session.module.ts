@@ -13,6 +13,7 @@ import { FileCache } from './cache/file-cache.js';
 import { SYSTEM_CLOCK } from './core/clock.js';
 import { defaultCodec } from './core/codec.js';
 import { SessionEngine } from './core/session-engine.js';
+import { SessionSweeper } from './core/session.sweeper.js';
 import { SessionRegistry } from './core/session.registry.js';
 import { SessionService } from './core/session.service.js';
 import type { SessionStore } from './core/session-store.js';
@@ -28,6 +29,7 @@ import { SessionPipe } from './http/session.pipe.js';
 import { checkTls } from './http/tls-check.js';
 import { createTransports } from './http/token-transport.js';
 import { ViewRules } from './http/view-rules.js';
+import { SessionOptionsError } from './errors/caller.errors.js';
 import { resolveSessionOptions } from './options/resolve-session-options.js';
 import type { ResolvedSessionOptions } from './options/session-options.interface.js';
 import { RedisSubscriber } from './pubsub/redis.subscriber.js';
@@ -98,6 +100,12 @@ import { RedisSessionStore } from './store/redis-session.store.js';
       inject: [SessionEngine, SESSION_OPTIONS],
     },
     {
+      provide: SessionSweeper,
+      useFactory: (store: SessionStore, events: SessionEvents, { sweepIntervalMs }: ResolvedSessionOptions) =>
+        new SessionSweeper(store, events, sweepIntervalMs),
+      inject: [SESSION_STORE, SessionEvents, SESSION_OPTIONS],
+    },
+    {
       provide: HttpSessions,
       useFactory: createHttpSessions,
       inject: [SessionService, SESSION_OPTIONS, HttpAdapterHost],
@@ -142,6 +150,7 @@ export class SessionModule extends ConfigurableModuleClass implements OnModuleIn
     @Inject(SESSION_STORE) private readonly store: SessionStore,
     @Inject(RedisSubscriber) private readonly subscriber: RedisSubscriber,
     @Inject(CacheScheduler) private readonly scheduler: CacheScheduler,
+    @Inject(SessionSweeper) private readonly sweeper: SessionSweeper,
     @Inject(SessionEngine) private readonly engine: SessionEngine,
     @Inject(SessionEvents) private readonly events: SessionEvents,
     @Inject(CacheService) private readonly cache: CacheService,
@@ -165,6 +174,12 @@ export class SessionModule extends ConfigurableModuleClass implements OnModuleIn
   async onModuleInit(): Promise<void> {
     checkTls(this.host.httpAdapter, this.options);
     this.http.checkAttached();
+    if (this.options.maxSessionsPerUser !== 0 && !this.store.capabilities.index) {
+      throw new SessionOptionsError(
+        'maxSessionsPerUser',
+        `needs a store that finds the sessions of a user, and ${this.store.constructor.name} does not. Drop one of both.`,
+      );
+    }
     this.#warn();
     if (this.store instanceof MemorySessionStore) {
       this.#stopListening = this.store.onChange((id, version) => this.cache.invalidate(id, version));
@@ -174,6 +189,7 @@ export class SessionModule extends ConfigurableModuleClass implements OnModuleIn
       await this.scheduler.start();
       await this.store.open();
       await this.subscriber.start();
+      this.sweeper.start();
     } catch (error) {
       await this.#close();
       throw error;
@@ -194,6 +210,7 @@ export class SessionModule extends ConfigurableModuleClass implements OnModuleIn
   async #closeAll(): Promise<void> {
     this.#stopListening?.();
     await this.scheduler.stop();
+    await this.sweeper.stop();
     await this.subscriber.close();
     await this.store.close();
     await this.cache.close();

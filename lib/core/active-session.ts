@@ -1,3 +1,4 @@
+import { SessionArgumentError } from '../errors/caller.errors.js';
 import { SessionGoneError } from '../errors/state.errors.js';
 import {
   applyInPlace,
@@ -246,6 +247,25 @@ export class ActiveSession<T extends object = SessionData> {
     return Object.fromEntries(this.#difference(this.#engine.baseline(this.#record), after).set);
   }
 
+  /**
+   * When the user of this session last proved who they are: by `login`, by `create` with a `userId`, or by
+   * `reauthenticated`. Epoch milliseconds by the store's clock; null for a session of nobody.
+   */
+  get lastAuthenticatedAt(): number | null {
+    if (this.userId === null) return null;
+    return this.#record.metadata.authenticatedAt ?? this.#record.createdAt;
+  }
+
+  /**
+   * True if the user proved who they are within the last `ms`.
+   *
+   * @internal for the guard
+   */
+  authenticatedWithin(ms: number): boolean {
+    const at = this.lastAuthenticatedAt;
+    return at !== null && this.#engine.storeNow() - at <= ms;
+  }
+
   get source(): SessionSource {
     return this.#source;
   }
@@ -383,7 +403,7 @@ export class ActiveSession<T extends object = SessionData> {
    * changes are saved with it.
    */
   async regenerate(options: RegenerateOptions = {}): Promise<this> {
-    const settings = checkRegenerateOptions(options);
+    const settings = checkRegenerateOptions(options, this.#engine.additionalFields);
     if (this.#ended) throw new SessionGoneError(this.id);
     this.#binding?.onUse();
     return this.#move(settings);
@@ -428,6 +448,22 @@ export class ActiveSession<T extends object = SessionData> {
       this.#source = 'new';
       return this;
     });
+  }
+
+  /**
+   * The user has just proved again who they are, by their password for example: for `@RecentLogin()`. A change of rights:
+   * the session gets a new token.
+   *
+   * @throws {SessionArgumentError} if the session is nobody's
+   */
+  async reauthenticated(): Promise<this> {
+    const { userId } = this;
+    if (userId === null)
+      throw new SessionArgumentError(
+        'reauthenticated()',
+        "needs a session of a user, and this one is nobody's. Call SessionService.login(session, userId).",
+      );
+    return this.regenerate({ userId });
   }
 
   /** Ends the session everywhere. Repeating it is safe. */

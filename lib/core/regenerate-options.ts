@@ -39,7 +39,10 @@ export interface RegenerateOptions {
 const NAMES = ['userId', 'keepData', 'metadata', 'idleTimeout', 'absoluteTimeout'];
 
 /** @throws {SessionArgumentError} naming the option that is wrong or unknown */
-export function checkRegenerateOptions(options: RegenerateOptions = {}): MoveSettings {
+export function checkRegenerateOptions(
+  options: RegenerateOptions = {},
+  additionalFields: readonly string[] = [],
+): MoveSettings {
   checkNames(options, NAMES);
   const { userId, keepData = true, metadata } = options;
   if (typeof keepData !== 'boolean') {
@@ -48,13 +51,17 @@ export function checkRegenerateOptions(options: RegenerateOptions = {}): MoveSet
   return {
     userId: userId === undefined || userId === null ? userId : checkUserId(userId),
     keepData,
-    metadata: metadata === undefined ? undefined : checkMetadata(metadata),
+    metadata: metadata === undefined ? undefined : checkMetadata(metadata, additionalFields),
     timeouts: checkTimeouts(options),
   };
 }
 
 /** @throws {SessionArgumentError} for a name that is not in `known`: an option never passes in silence */
 export function checkNames(options: object, known: readonly string[]): void {
+  if (typeof options !== 'object' || options === null || Array.isArray(options)) {
+    const got = options === null ? 'null' : Array.isArray(options) ? 'an array' : typeof options;
+    throw new SessionArgumentError('options', `must be an object; got ${got}. Write { ${known[0]}: … }.`);
+  }
   for (const name of Object.keys(options)) {
     if (!known.includes(name)) {
       throw new SessionArgumentError(`options.${name}`, `is not known. Known: ${known.join(', ')}.`);

@@ -3,6 +3,7 @@ import { SessionArgumentError, SessionDataError, SessionTokenTakenError } from '
 import {
   SessionConflictError,
   SessionGoneError,
+  SessionLimitError,
   SessionNotReplicatedError,
   SessionRotatedError,
   SessionStoreUnavailableError,
@@ -17,7 +18,13 @@ import type { SessionCache } from './session-cache.interface.js';
 import { clonePlain, isSamePlain } from './plain-data.js';
 import { applyPatch, wrapData, type DataChange, type DataFields } from './session-data.js';
 import type { SessionMetadata, SessionRecord } from './session-record.interface.js';
-import type { LoadedSession, NewSession, SessionStore } from './session-store.js';
+import type {
+  DisplacedSession,
+  LoadedSession,
+  NewSession,
+  SessionLimit,
+  SessionStore,
+} from './session-store.js';
 import { withTimeouts, type SessionTimeouts } from './session-timeouts.js';
 import {
   generateToken,
@@ -94,6 +101,9 @@ type OptionsUsed = Pick<
   | 'idleTimeout'
   | 'absoluteTimeout'
   | 'userIdFrom'
+  | 'maxSessionsPerUser'
+  | 'onLimit'
+  | 'additionalFields'
 >;
 
 /**
@@ -198,6 +208,11 @@ export class SessionEngine {
     return plain;
   }
 
+  /** Names of metadata that the app has added. */
+  get additionalFields(): readonly string[] {
+    return this.options.additionalFields;
+  }
+
   /** True where the app has a `dataClass`. */
   get wraps(): boolean {
     return this.options.dataClass !== undefined;
@@ -251,7 +266,19 @@ export class SessionEngine {
     encoded: string,
     settings: CreateSettings,
   ): Promise<{ token: string; record: SessionRecord }> {
-    const { userId, idleTimeout, absoluteTimeout, metadata } = settings;
+    const { userId } = settings;
+    const limit = await this.#limitOf(userId);
+    if (limit === undefined) return this.#createOne({ token, id }, encoded, settings, undefined);
+    // Those of one user in turn: each changes what the others must look at first.
+    return this.#queue.run(`limit:${userId}`, () => this.#createOne({ token, id }, encoded, settings, limit));
+  }
+
+  async #createOne(
+    { token, id }: { token: string; id: string },
+    encoded: string,
+    { userId, idleTimeout, absoluteTimeout, metadata, token: given }: CreateSettings,
+    limit: SessionLimit | undefined,
+  ): Promise<{ token: string; record: SessionRecord }> {
     const ticket = this.cache.reserveForWrite(id);
     try {
       const result = await this.store.create({
@@ -261,9 +288,12 @@ export class SessionEngine {
         absoluteTimeout,
         metadata,
         data: encoded,
-        given: settings.token !== undefined,
+        given: given !== undefined,
+        ...(limit !== undefined && { limit }),
       });
       if (result.status === 'taken') throw new SessionTokenTakenError(id);
+      this.#onDisplaced(userId, result.displaced);
+      if (result.status === 'limit') throw new SessionLimitError(userId!, limit!.max);
       this.#storeClock.observe(result.now);
       this.cache.set(ticket, token, result);
       this.events.emit('created', { id, userId });
@@ -351,14 +381,16 @@ export class SessionEngine {
     token: unknown,
     known: SessionRecord | null,
     change: (data: DataFields) => DataFields,
-    { userId, keepData, metadata, timeouts, rotates = false }: MoveSettings,
+    settings: MoveSettings,
   ): Promise<{ readonly token: string; readonly record: SessionRecord }> {
     const identity = this.identify(token);
     if (identity === null) return Promise.reject(new SessionGoneError(null));
     const { rotateGraceMs } = this.options;
+    const { userId, keepData, metadata, timeouts, rotates = false } = settings;
     return this.#queue.run(identity.id, () =>
       this.#retry(identity.id, token as string, known, async (base) => {
         const owner = userId === undefined ? base.userId : userId;
+        const limit = owner === base.userId ? undefined : await this.#limitOf(owner);
         const isOwners = base.userId === null || base.userId === owner;
         const data = keepData && isOwners ? change(this.decode(base)) : {};
         const next = this.#newToken(owner, undefined, owner === base.userId ? identity.partition : undefined);
@@ -366,7 +398,8 @@ export class SessionEngine {
           id: next.id,
           userId: owner,
           ...withTimeouts(timeouts, isOwners ? timeoutsOf(base) : this.options),
-          metadata: this.#withTokenAge(metadata ?? base.metadata),
+          metadata: this.#withTokenAge(this.#withAuthentication(metadata, base, { ...settings, owner })),
+          ...(limit !== undefined && { limit }),
           data: this.encode(data),
           ...(rotates && { alias: { readMs: rotateGraceMs, keepMs: Math.max(rotateGraceMs, ROTATED_MS) } }),
           ...(timeouts?.absoluteTimeout !== undefined && { restartsAbsolute: true }),
@@ -374,7 +407,10 @@ export class SessionEngine {
         this.cache.delete(base.id);
         const ticket = this.cache.reserveForWrite(next.id);
         try {
-          const result = await this.store.move(base, session);
+          const move = () => this.store.move(base, session);
+          const result = await (limit === undefined ? move() : this.#queue.run(`limit:${owner}`, move));
+          if ('displaced' in result) this.#onDisplaced(owner, result.displaced);
+          if (result.status === 'limit') throw new SessionLimitError(owner!, limit!.max);
           if (result.status !== 'moved') return result;
           this.#storeClock.observe(result.now);
           this.cache.delete(base.id);
@@ -404,6 +440,47 @@ export class SessionEngine {
       'would change whose session it is (option "userIdFrom") without a new token. Change session.data in its request, ' +
         'which saves it, or call SessionService.login(session, userId).',
     );
+  }
+
+  /** How many sessions the user may have; undefined: any number. */
+  async #limitOf(userId: string | null): Promise<SessionLimit | undefined> {
+    const { maxSessionsPerUser, onLimit } = this.options;
+    if (userId === null || maxSessionsPerUser === 0) return undefined;
+    const max =
+      typeof maxSessionsPerUser === 'number' ? maxSessionsPerUser : await maxSessionsPerUser(userId);
+    if (max === Infinity) return undefined;
+    if (!Number.isInteger(max) || max < 1) {
+      throw new SessionArgumentError(
+        'maxSessionsPerUser',
+        `must return a whole number of at least 1, or Infinity; got ${String(max)}.`,
+      );
+    }
+    return { max, policy: onLimit === 'reject' ? 'reject' : 'evict' };
+  }
+
+  /** Sessions of the user that made room for a new one. */
+  #onDisplaced(userId: string | null, displaced: readonly DisplacedSession[] = []): void {
+    for (const { id, reason, metadata } of displaced) {
+      this.cache.delete(id);
+      if (reason === 'evicted') this.events.emit('destroyed', { id, userId, reason });
+      else this.events.emit('expired', { id, userId, metadata: { ...metadata } });
+    }
+  }
+
+  /**
+   * When a user proved who they are goes with the user it was given for. It need not be kept where that is when the
+   * session was created.
+   */
+  #withAuthentication(
+    metadata: SessionMetadata | undefined,
+    base: SessionRecord,
+    { owner, userId }: Pick<MoveSettings, 'userId'> & { owner: string | null },
+  ): SessionMetadata {
+    const { authenticatedAt, ...others } = base.metadata;
+    const next = metadata ?? others;
+    if (owner === null || owner !== base.userId) return next;
+    const at = typeof userId === 'string' ? Math.floor(this.storeNow()) : authenticatedAt;
+    return at === undefined ? next : Object.freeze({ ...next, authenticatedAt: at });
   }
 
   /** With `rotateEvery`, the age of a token counts from when it was issued, whoever asked for that. */
@@ -480,6 +557,66 @@ export class SessionEngine {
   /** Ends many sessions of one user. Resolves to their number. */
   destroyMany(ids: readonly string[], userId: string, reason: SessionEndReason): Promise<number> {
     return this.#end(ids, userId, reason, () => this.store.destroyMany(ids, userId));
+  }
+
+  /**
+   * Ends every session. Resolves to their number.
+   *
+   * @param onProgress called with the number so far
+   */
+  async destroyAll(onProgress?: (ended: number) => void): Promise<number> {
+    let count = 0;
+    await this.store.clear((sessions) => {
+      for (const { id, userId } of sessions) {
+        this.cache.delete(id);
+        this.events.emit('destroyed', { id, userId, reason: 'killed' });
+      }
+      count += sessions.length;
+      onProgress?.(count);
+    });
+    return count;
+  }
+
+  /** Changes a session whose token nobody here knows; that is no use of it. False when it has ended. */
+  updateById<T extends object>(known: SessionRecord, change: DataChange<T>): Promise<boolean> {
+    const { id } = known;
+    const propose = this.proposal(change);
+    return this.#queue.run(id, async () => {
+      let base = known;
+      for (let tries = 1; this.#tryDecode(base) !== null; tries++) {
+        const data = await propose(base);
+        const ticket = this.cache.reserveForWrite(id);
+        try {
+          const result = await this.store.set({ base, data, keepExpiry: true });
+          if (result.status === 'gone') return false;
+          this.#storeClock.observe(result.now);
+          if (result.status === 'written') {
+            this.cache.invalidate(id, result.record.version);
+            return true;
+          }
+          if (result.uncertain && typeof change === 'function')
+            throw new SessionStoreUnavailableError(
+              'update a session',
+              'the link broke while others wrote too',
+              true,
+            );
+          if (tries === MAX_ATTEMPTS) throw new SessionConflictError(id, tries);
+          base = result.record;
+        } finally {
+          this.cache.release(ticket);
+        }
+      }
+      return false;
+    });
+  }
+
+  /** Counts as use, where that is due. Null when the session has ended. */
+  async touchById(record: SessionRecord): Promise<SessionRecord | null> {
+    if (!this.touchIsDue(record)) return record;
+    const touched = await this.store.touch(record.id, this.#touchInterval(record), { userId: record.userId });
+    if (touched === null) return null;
+    this.#storeClock.observe(touched.now);
+    return { ...record, lastAccess: touched.lastAccess };
   }
 
   /** @param write resolves to the ids that were alive */
@@ -648,6 +785,11 @@ function timeoutsOf({ idleTimeout, absoluteDeadline, createdAt }: SessionRecord)
 function newer(a: SessionRecord | null, b: SessionRecord | undefined): SessionRecord | undefined {
   if (a === null) return b;
   return b !== undefined && b.version > a.version ? b : a;
+}
+
+/** @throws {SessionArgumentError} for what is neither a patch nor a function */
+export function checkChange(change: unknown): void {
+  if (typeof change !== 'function') asFields(change, 'must be an object of fields, or a function');
 }
 
 function asFields(value: unknown, rule: string): DataFields {

@@ -10,6 +10,8 @@ export interface SessionMetadata {
   readonly userAgent?: string;
   /** A name for people, e.g. `'Work laptop'`; more than 128 characters are an error. */
   readonly label?: string;
+  /** When the user last proved who they are, by signing in or again; epoch milliseconds. Set by the module. */
+  readonly authenticatedAt?: number;
   /** When the token was last replaced by the option `rotateEvery`; epoch milliseconds. Set by the module. */
   readonly rotatedAt?: number;
 }

@@ -26,6 +26,56 @@ export interface NewSession {
    * many of these `get` follows it.
    */
   readonly alias?: { readonly keepMs: number; readonly readMs: number };
+  /** How many the user may have, this one included; only with `capabilities.index`. */
+  readonly limit?: SessionLimit;
+}
+
+/** What a user may have of live sessions when one more is created. */
+export interface SessionLimit {
+  readonly max: number;
+  /** At the limit, `evict` ends the least recently used ones, `reject` refuses the new one. */
+  readonly policy: 'evict' | 'reject';
+}
+
+/** A session that made room for a new one of its user. */
+export interface DisplacedSession {
+  readonly id: string;
+  readonly reason: 'evicted' | 'expired';
+  readonly metadata: SessionMetadata;
+}
+
+/** A session that has been removed because its time was up. */
+export interface ExpiredSession {
+  readonly id: string;
+  readonly userId: string | null;
+  /** Empty where the record was gone before it was found. */
+  readonly metadata: SessionMetadata;
+}
+
+/** A place in a list by last activity. */
+export interface ListPosition {
+  /** Epoch milliseconds. */
+  readonly lastAccess: number;
+  /** Of the session, or of the user in a list of users. */
+  readonly id: string;
+}
+
+/** Which part of a list is wanted. */
+export interface ListQuery {
+  /** Only what was active since then; epoch milliseconds by the store's clock. */
+  readonly activeSince?: number | undefined;
+  /** Only what stands behind this place. */
+  readonly after?: ListPosition | undefined;
+  /** Most entries. */
+  readonly limit: number;
+}
+
+/** A part of a list, most recently active first. */
+export interface ListPage<E> {
+  readonly entries: readonly E[];
+  /** Where the next part begins; null when there is none. */
+  readonly next: ListPosition | null;
+  readonly now: number;
 }
 
 /** A change of `data` on top of `base`. Everything else of the record stays as it is. */
@@ -36,7 +86,17 @@ export interface SessionChange {
   readonly keepExpiry: boolean;
 }
 
-export type CreateResult = ({ readonly status: 'created' } & LoadedSession) | { readonly status: 'taken' };
+/** `displaced`: sessions of the user that made room, whatever the outcome. */
+export type CreateResult =
+  | ({ readonly status: 'created'; readonly displaced?: readonly DisplacedSession[] } & LoadedSession)
+  | { readonly status: 'taken' }
+  | LimitReached;
+
+/** The user has as many sessions as they may have. */
+export interface LimitReached {
+  readonly status: 'limit';
+  readonly displaced?: readonly DisplacedSession[];
+}
 
 /** The session is absent, expired, destroyed or moved. */
 export interface Gone {
@@ -53,7 +113,11 @@ export interface Conflict extends LoadedSession {
 }
 
 export type WriteResult = ({ readonly status: 'written' } & LoadedSession) | Gone | Conflict;
-export type MoveResult = ({ readonly status: 'moved' } & LoadedSession) | Gone | Conflict;
+export type MoveResult =
+  | ({ readonly status: 'moved'; readonly displaced?: readonly DisplacedSession[] } & LoadedSession)
+  | Gone
+  | Conflict
+  | LimitReached;
 
 /** What a store can do beyond the bare contract. */
 export interface SessionStoreCapabilities {
@@ -83,7 +147,7 @@ export abstract class SessionStore {
   /** Called once when the app shuts down: stops timers, closes connections the store opened itself. */
   async close(): Promise<void> {}
 
-  /** Stores a new session; `taken`, and nothing changed, if the id has a live one. */
+  /** Stores a new session; `taken`, and nothing changed, if the id has a live one. Observes `session.limit`. */
   abstract create(session: NewSession): Promise<CreateResult>;
 
   /**
@@ -127,8 +191,57 @@ export abstract class SessionStore {
   /** Number of live sessions. */
   abstract length(): Promise<number>;
 
-  /** Ends every session. */
-  abstract clear(): Promise<void>;
+  /**
+   * Ends every session there is when it begins, in bounded batches.
+   *
+   * @param onEnded called for each batch with the sessions that were alive
+   */
+  abstract clear(
+    onEnded?: (sessions: readonly { readonly id: string; readonly userId: string | null }[]) => void,
+  ): Promise<void>;
+
+  /** Epoch milliseconds of the store's clock. */
+  async now(): Promise<number> {
+    return Date.now();
+  }
+
+  /** Number of live sessions that were active since then. Another process's activity may count a second later. */
+  async countActive(since: number): Promise<number> {
+    let count = 0;
+    for await (const { lastAccess } of this.all()) if (lastAccess >= since) count++;
+    return count;
+  }
+
+  /** Live sessions, most recently active first. What is used between two parts moves to the front. */
+  async list(query: ListQuery): Promise<ListPage<SessionRecord>> {
+    const found: (SessionRecord & ListPosition)[] = [];
+    for await (const record of this.all()) found.push(record);
+    return { ...pageOf(found, query), now: await this.now() };
+  }
+
+  /** Users who have live sessions, most recently active first; `id` is the userId. */
+  async listUsers(query: ListQuery): Promise<ListPage<ListPosition>> {
+    const users = new Map<string, ListPosition>();
+    for await (const { userId, lastAccess } of this.all()) {
+      if (userId !== null && lastAccess >= (users.get(userId)?.lastAccess ?? -1))
+        users.set(userId, { id: userId, lastAccess });
+    }
+    return { ...pageOf([...users.values()], query), now: await this.now() };
+  }
+
+  /**
+   * Removes sessions whose time is up, with all that is kept of them, in bounded batches. Stores whose sessions go by
+   * themselves need not.
+   *
+   * @param onExpired called once for each, in one process only
+   * @param claimMs for how long no other process need do the same
+   * @param isStopped asked between batches: true ends the sweep
+   */
+  async sweep(
+    _onExpired: (session: ExpiredSession) => void,
+    _claimMs: number,
+    _isStopped: () => boolean,
+  ): Promise<void> {}
 
   /** Live sessions of one user, most recently used first. Only with `capabilities.index`. */
   abstract userSessions(
@@ -140,6 +253,27 @@ export abstract class SessionStore {
    * Only with `capabilities.index`.
    */
   abstract destroyMany(ids: readonly string[], userId: string): Promise<readonly string[]>;
+}
+
+/** A part of all entries, by last activity. */
+function pageOf<E extends ListPosition>(
+  all: E[],
+  { activeSince = -Infinity, after, limit }: ListQuery,
+): { entries: E[]; next: ListPosition | null } {
+  const rest = all
+    .filter((entry) => entry.lastAccess >= activeSince && (after === undefined || comesAfter(entry, after)))
+    .sort((a, b) => (comesAfter(a, b) ? 1 : -1));
+  const entries = rest.slice(0, limit);
+  const last = entries.at(-1);
+  return {
+    entries,
+    next: last === undefined || rest.length <= limit ? null : { lastAccess: last.lastAccess, id: last.id },
+  };
+}
+
+/** In the order of lists: the last active first, and among those of one moment the greatest id, as Redis has it. */
+export function comesAfter(one: ListPosition, other: ListPosition): boolean {
+  return one.lastAccess < other.lastAccess || (one.lastAccess === other.lastAccess && one.id < other.id);
 }
 
 /** Times of a record after a touch. */

@@ -61,6 +61,7 @@ export function durationArgument(
   value: Duration,
   range: { readonly min: number; readonly max: number },
 ): number {
+  if (value === undefined) throw new SessionArgumentError(argument, 'must be a duration; got undefined.');
   try {
     return checkDuration(argument, value, 0, range);
   } catch (error) {

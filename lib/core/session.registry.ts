@@ -1,9 +1,18 @@
 import { SessionArgumentError } from '../errors/caller.errors.js';
 import { SessionNotReplicatedError } from '../errors/state.errors.js';
 import type { ResolvedSessionOptions } from '../options/session-options.interface.js';
-import type { SessionEngine } from './session-engine.js';
+import { type DataChange, type SessionData } from './session-data.js';
+import { checkChange, type SessionEngine } from './session-engine.js';
 import { checkNames } from './regenerate-options.js';
+import {
+  checkActiveWithin,
+  checkListOptions,
+  writeCursor,
+  type ActivityOptions,
+  type ListOptions,
+} from './session-list.js';
 import { deadlineOf, type SessionInfo, type SessionRecord } from './session-record.interface.js';
+import { comesAfter, type ListPage, type ListPosition, type ListQuery } from './session-store.js';
 import { partitionOfId } from './session-token.js';
 import { checkUserId } from './user-id.js';
 
@@ -13,13 +22,58 @@ export interface KillUserOptions {
   except?: string | readonly string[];
 }
 
+/** @publicApi */
+export interface KillOptions {
+  /**
+   * Only if it is this user's: for account pages, where the id comes from the client.
+   * @default whoever's it is
+   */
+  userId?: string;
+}
+
+/** @publicApi */
+export interface KillAllOptions {
+  /** Called after each batch with the number of sessions ended so far. */
+  onProgress?: (ended: number) => void;
+}
+
+/** @publicApi */
+export interface GetInfoOptions {
+  /** Count as use of the session. @default false */
+  touch?: boolean;
+}
+
+/**
+ * A part of a list.
+ *
+ * @publicApi
+ */
+export interface SessionPage {
+  readonly sessions: readonly SessionInfo[];
+  /** For the next part; null when there is none. */
+  readonly cursor: string | null;
+}
+
+/** @publicApi */
+export interface UserPage {
+  /** Ids of users, the one who was active last first. */
+  readonly users: readonly string[];
+  /** For the next part; null when there is none. */
+  readonly cursor: string | null;
+}
+
 /** Passes over a user's index in one `killUser`; each finds only what was re-created meanwhile. */
 const MAX_PASSES = 100;
 
 /**
- * Sessions by user and by public id: what an account page or an administrator needs. Never shows tokens or data.
+ * Sessions by user and by public id: what an account page or an administrator needs. Never shows tokens or data, nor
+ * what has expired.
  *
- * All methods reject with `SessionStoreUnavailableError` when the store does not answer within `commandTimeout`.
+ * Lists come in parts, most recently active first: a session that is used between two parts moves to the front, and is
+ * not in a later one. For all of them, `for await (const session of registry.sessions())`.
+ *
+ * All methods reject with `SessionStoreUnavailableError` when the store does not answer within `commandTimeout`, and
+ * with `SessionArgumentError` for a missing or wrong argument, which it names.
  *
  * @publicApi
  */
@@ -30,28 +84,135 @@ export class SessionRegistry {
     private readonly options: Pick<ResolvedSessionOptions, 'partitions'>,
   ) {}
 
-  /** The user's live sessions, most recently used first; empty for an unknown user. */
-  async getUserSessions(userId: string): Promise<SessionInfo[]> {
+  /**
+   * Number of live sessions. With `activeWithin`, of those active within that time; what other processes saw within the
+   * last second may be missing.
+   */
+  async count(options: ActivityOptions = {}): Promise<number> {
+    checkNames(options, ['activeWithin']);
+    const within = checkActiveWithin(options);
+    const { store } = this.engine;
+    return within === undefined ? store.length() : store.countActive((await store.now()) - within);
+  }
+
+  /** Number of live sessions of one user. */
+  async countForUser(userId: string, options: ActivityOptions = {}): Promise<number> {
+    checkNames(options, ['activeWithin']);
+    const within = checkActiveWithin(options) ?? Infinity;
     const { records, now } = await this.#store().userSessions(checkUserId(userId));
-    return records.map((record) => describe(record, now));
+    return records.filter(({ lastAccess }) => now - lastAccess <= within).length;
+  }
+
+  /** A part of all sessions. */
+  async getAllSessions(options: ListOptions = {}): Promise<SessionPage> {
+    const { store } = this.engine;
+    const { entries, next, now } = await store.list(await this.#query(options));
+    return { sessions: entries.map((record) => describe(record, now)), cursor: next && writeCursor(next) };
+  }
+
+  /** A part of all users who have live sessions. */
+  async getAllUsers(options: ListOptions = {}): Promise<UserPage> {
+    const { entries, next } = await this.#store().listUsers(await this.#query(options));
+    return { users: entries.map(({ id }) => id), cursor: next && writeCursor(next) };
   }
 
   /**
-   * Ends one session everywhere. False if there is no such session: an unknown or malformed id is no error.
-   *
-   * @throws {SessionArgumentError} if `id` is not a string
+   * The user's live sessions, most recently used first; empty for an unknown user. All of them, unless `limit` is given;
+   * then `cursorAfter` the last one leads to the next part.
    */
-  async kill(id: string): Promise<boolean> {
-    if (typeof id !== 'string')
-      throw new SessionArgumentError('id', `must be a string; got ${typeof id}. Pass session.id.`);
-    if (partitionOfId(id, this.options.partitions) === null) return false;
-    return this.engine.destroyById(id, 'killed');
+  async getUserSessions(userId: string, options: ListOptions = {}): Promise<SessionInfo[]> {
+    const { activeWithin = Infinity, limit, after } = checkListOptions(options);
+    const { records, now } = await this.#store().userSessions(checkUserId(userId));
+    const wanted = records.filter(
+      (record) =>
+        now - record.lastAccess <= activeWithin && (after === undefined || comesAfter(record, after)),
+    );
+    return (options.limit === undefined ? wanted : wanted.slice(0, limit)).map((record) =>
+      describe(record, now),
+    );
+  }
+
+  /** The user's session that was not used for the longest time; null when they have none. */
+  async getOldestUserSession(userId: string, options: GetInfoOptions = {}): Promise<SessionInfo | null> {
+    const { records, now } = await this.#store().userSessions(checkUserId(userId));
+    return this.#info(records.at(-1), now, options);
+  }
+
+  /** Every live session, in no order. Those that come or go meanwhile may be missed. */
+  async *sessions(options: ActivityOptions = {}): AsyncGenerator<SessionInfo, void, void> {
+    checkNames(options, ['activeWithin']);
+    const within = checkActiveWithin(options) ?? Infinity;
+    const { store } = this.engine;
+    const now = await store.now();
+    for await (const record of store.all())
+      if (now - record.lastAccess <= within) yield describe(record, now);
+  }
+
+  /** Every user who has live sessions, once. */
+  async *users(options: ActivityOptions = {}): AsyncGenerator<string, void, void> {
+    const seen = new Set<string>();
+    let { activeSince } = await this.#query({ ...options });
+    // Who is active while a pass runs moves to its front, and is found by the next one.
+    for (let found = true; found;) {
+      found = false;
+      const begun = await this.engine.store.now();
+      let after: ListPosition | undefined;
+      do {
+        const { entries, next }: ListPage<ListPosition> = await this.#store().listUsers({
+          activeSince,
+          after,
+          limit: 500,
+        });
+        for (const { id } of entries) {
+          if (seen.has(id)) continue;
+          seen.add(id);
+          found = true;
+          yield id;
+        }
+        after = next ?? undefined;
+      } while (after !== undefined);
+      activeSince = begun;
+    }
+  }
+
+  /** The cursor of the part of a list that follows this session. */
+  cursorAfter({ lastAccess, id }: Pick<SessionInfo, 'lastAccess' | 'id'>): string {
+    return writeCursor({ lastAccess, id });
+  }
+
+  /** True if there is a live session of this id. */
+  async exists(id: string): Promise<boolean> {
+    return (await this.#read(id)) !== null;
+  }
+
+  /** One session by its public id; null if there is none. */
+  async get(id: string, options: GetInfoOptions = {}): Promise<SessionInfo | null> {
+    const loaded = await this.#read(id);
+    return loaded === null ? null : this.#info(loaded.record, loaded.now, options);
+  }
+
+  /** The store's clock, epoch milliseconds: what all points in time of sessions are measured by. */
+  now(): Promise<number> {
+    return this.engine.store.now();
+  }
+
+  /**
+   * Ends one session everywhere. False if there is no such session, or it is not the given user's: an unknown or
+   * malformed id is no error.
+   */
+  async kill(id: string, options: KillOptions = {}): Promise<boolean> {
+    checkNames(options, ['userId']);
+    if (!this.#isId(id)) return false;
+    // An option that is there but undefined is a mistake, not leave to end whoever's session it is.
+    if (!('userId' in options)) return this.engine.destroyById(id, 'killed');
+    const userId = checkUserId(options.userId);
+    const loaded = await this.#read(id);
+    if (loaded === null || loaded.record.userId !== userId) return false;
+    return this.engine.destroyById(id, 'killed', loaded.record);
   }
 
   /**
    * Ends all sessions the user had when it was called, those regenerated meanwhile included. Resolves to their number.
-   *
-   * @throws {SessionArgumentError} if `userId` is not a string of 1 to 255 characters
    */
   async killUser(userId: string, options: KillUserOptions = {}): Promise<number> {
     checkNames(options, ['except']);
@@ -81,6 +242,75 @@ export class SessionRegistry {
     }
     if (unconfirmed !== undefined) throw unconfirmed;
     return count;
+  }
+
+  /** Ends every session there is when it is called. Resolves to their number. */
+  async killAll(options: KillAllOptions = {}): Promise<number> {
+    checkNames(options, ['onProgress']);
+    const { onProgress } = options;
+    if (onProgress !== undefined && typeof onProgress !== 'function')
+      throw new SessionArgumentError('options.onProgress', `must be a function; got ${typeof onProgress}.`);
+    return this.engine.destroyAll(onProgress);
+  }
+
+  /**
+   * Changes the data of all live sessions of a user, when their roles change for example: a patch of fields, or a
+   * function that is called for each session with its data. Resolves to the number of sessions changed.
+   */
+  async updateUser<T extends object = SessionData>(userId: string, change: DataChange<T>): Promise<number> {
+    checkUserId(userId);
+    checkChange(change);
+    const store = this.#store();
+    const first = await store.userSessions(userId);
+    const tried = new Set<string>();
+    let { records } = first;
+    let count = 0;
+    for (let pass = 0; pass < MAX_PASSES && records.length > 0; pass++) {
+      const changed = await Promise.all(records.map((record) => this.engine.updateById(record, change)));
+      count += changed.filter(Boolean).length;
+      if (!changed.includes(false)) break;
+      // One that has gone may have been regenerated: it keeps its time of creation under its new id.
+      for (const { id } of records) tried.add(id);
+      records = (await store.userSessions(userId)).records.filter(
+        ({ id, createdAt }) => !tried.has(id) && createdAt <= first.now,
+      );
+    }
+    return count;
+  }
+
+  async #query(options: ListOptions): Promise<ListQuery> {
+    const { activeWithin, limit, after } = checkListOptions(options);
+    const activeSince =
+      activeWithin === undefined ? undefined : (await this.engine.store.now()) - activeWithin;
+    return { limit, after, activeSince };
+  }
+
+  async #info(
+    record: SessionRecord | undefined,
+    now: number,
+    options: GetInfoOptions,
+  ): Promise<SessionInfo | null> {
+    checkNames(options, ['touch']);
+    if (record === undefined) return null;
+    if (options.touch !== true) return describe(record, now);
+    const touched = await this.engine.touchById(record);
+    return touched && describe(touched, Math.max(now, touched.lastAccess));
+  }
+
+  async #read(id: string) {
+    if (!this.#isId(id)) return null;
+    const loaded = await this.engine.store.get(id);
+    return loaded !== null && loaded.record.id === id ? loaded : null;
+  }
+
+  /** @throws {SessionArgumentError} if it is not even a string */
+  #isId(id: string): boolean {
+    if (typeof id !== 'string')
+      throw new SessionArgumentError(
+        'id',
+        `must be a string; got ${id === null ? 'null' : typeof id}. Pass session.id.`,
+      );
+    return partitionOfId(id, this.options.partitions) !== null;
   }
 
   #store() {

@@ -53,7 +53,7 @@ export class SessionService<T extends object = SessionData> {
     private readonly engine: SessionEngine,
     private readonly options: Pick<
       ResolvedSessionOptions,
-      'idleTimeout' | 'absoluteTimeout' | 'rotateEveryMs'
+      'idleTimeout' | 'absoluteTimeout' | 'rotateEveryMs' | 'additionalFields'
     >,
   ) {}
 
@@ -70,7 +70,7 @@ export class SessionService<T extends object = SessionData> {
       // null means "nobody" to callers that hold an optional user.
       userId: options.userId === undefined || options.userId === null ? null : checkUserId(options.userId),
       ...withTimeouts(checkTimeouts(options), this.options),
-      metadata: checkMetadata(options.metadata),
+      metadata: checkMetadata(options.metadata, this.options.additionalFields),
       token: options.token,
     });
     return new ActiveSession<T>(this.engine, created.token, created.record, 'new');
@@ -153,7 +153,12 @@ export class SessionService<T extends object = SessionData> {
    * @throws {SessionGoneError} if there is no such session
    */
   async regenerate(token: unknown, options: RegenerateOptions = {}): Promise<ActiveSession<T>> {
-    const moved = await this.engine.move(token, null, (data) => data, checkRegenerateOptions(options));
+    const moved = await this.engine.move(
+      token,
+      null,
+      (data) => data,
+      checkRegenerateOptions(options, this.options.additionalFields),
+    );
     return new ActiveSession<T>(this.engine, moved.token, moved.record, 'new');
   }
 

@@ -39,6 +39,27 @@ export class SessionConflictError extends SessionError {
 }
 
 /**
+ * Only with the options `maxSessionsPerUser` and `onLimit: 'reject'`: the user has as many live sessions as they may
+ * have. Nothing was created or changed. Answered as 409.
+ *
+ * @publicApi
+ */
+export class SessionLimitError extends SessionError {
+  override readonly name = 'SessionLimitError';
+
+  constructor(
+    readonly userId: string,
+    readonly limit: number,
+  ) {
+    super(
+      'SESSION_LIMIT',
+      `The user has ${limit} live sessions, as many as "maxSessionsPerUser" allows. End one of them first ` +
+        "(SessionRegistry.kill), or set onLimit: 'evict-oldest'.",
+    );
+  }
+}
+
+/**
  * Only with the option `rotateGrace`: the token has been replaced a moment ago, and serves for reads only. Nothing was
  * written. Answered as 409: the client has the new token by now, or gets it with the answer to its parallel request.
  *

@@ -1,7 +1,7 @@
 import { EventEmitter } from 'node:events';
 
-/** Why a session ended, as seen by the process that ended it. */
-export type SessionEndReason = 'destroyed' | 'killed';
+/** Why a session ended, as seen by the process that ended it; `evicted`: it made room for a new one of its user. */
+export type SessionEndReason = 'destroyed' | 'killed' | 'evicted';
 
 /**
  * Event name → payload. Payloads carry public ids, never tokens or data.
@@ -13,6 +13,20 @@ export interface SessionEventMap {
   created: { id: string; userId: string | null };
   /** A session was ended by this process. `userId` is null too where it was ended by an id this process did not know. */
   destroyed: { id: string; userId: string | null; reason: SessionEndReason };
+  /**
+   * The time of a session was up, and it has been removed: emitted once, in one of the processes, within about
+   * `sweepInterval` after it. Metadata is empty where no process was there to remove it within a minute.
+   */
+  expired: {
+    id: string;
+    userId: string | null;
+    metadata: {
+      readonly ip?: string;
+      readonly userAgent?: string;
+      readonly label?: string;
+      readonly [field: string]: unknown;
+    };
+  };
   /** A session got a new token and id; the old ones are void. */
   regenerated: { id: string; previousId: string; userId: string | null };
   /** A copy was put into the near cache. */

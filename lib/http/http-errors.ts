@@ -7,20 +7,26 @@ import {
 import {
   SessionConflictError,
   SessionGoneError,
+  SessionLimitError,
   SessionRotatedError,
   SessionStoreUnavailableError,
 } from '../errors/state.errors.js';
 
 /** Errors that are an answer to the client and not a mistake in the app. */
 export type AnswerableError =
-  SessionStoreUnavailableError | SessionGoneError | SessionConflictError | SessionRotatedError;
+  | SessionStoreUnavailableError
+  | SessionGoneError
+  | SessionConflictError
+  | SessionRotatedError
+  | SessionLimitError;
 
 export function isAnswerable(error: unknown): error is AnswerableError {
   return (
     error instanceof SessionStoreUnavailableError ||
     error instanceof SessionGoneError ||
     error instanceof SessionConflictError ||
-    error instanceof SessionRotatedError
+    error instanceof SessionRotatedError ||
+    error instanceof SessionLimitError
   );
 }
 
@@ -39,5 +45,6 @@ export function toHttpException(cause: AnswerableError): HttpException {
     return new ServiceUnavailableException('Try again later', { cause });
   }
   if (cause instanceof SessionGoneError) return new UnauthorizedException(undefined, { cause });
+  if (cause instanceof SessionLimitError) return new ConflictException('Too many sessions', { cause });
   return new ConflictException('Try again', { cause });
 }

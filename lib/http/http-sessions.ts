@@ -1,5 +1,7 @@
 import { HttpException, Logger } from '@nestjs/common';
 import type { ActiveSession } from '../core/active-session.js';
+import { checkMetadata } from '../core/session-metadata.js';
+import type { SessionMetadata } from '../core/session-record.interface.js';
 import type { SessionService } from '../core/session.service.js';
 import type { CarriedSession, TokenTransport } from '../core/token-transport.interface.js';
 import { SessionArgumentError } from '../errors/caller.errors.js';
@@ -32,7 +34,10 @@ export class HttpSessions implements HttpSessionServices {
   constructor(
     readonly sessions: SessionService<object>,
     readonly transports: readonly TokenTransport[],
-    private readonly options: Pick<ResolvedSessionOptions, 'cookie' | 'csrf'>,
+    private readonly options: Pick<
+      ResolvedSessionOptions,
+      'cookie' | 'csrf' | 'captureMetadata' | 'additionalFields'
+    >,
     /** Null unless the app has `expressView`. */
     readonly rules: ViewRules | null = null,
   ) {}
@@ -99,6 +104,18 @@ export class HttpSessions implements HttpSessionServices {
         'Use TLS, or set cookie.secure: false to allow it.',
     );
     return false;
+  }
+
+  metadataOf(request: HttpRequest): SessionMetadata {
+    const { captureMetadata, additionalFields } = this.options;
+    if (captureMetadata === false) return {};
+    if (captureMetadata !== true) return checkMetadata(captureMetadata(request), additionalFields);
+    const { ip, headers, raw } = request;
+    const userAgent = headers['user-agent'];
+    return checkMetadata({
+      ip: ip ?? (raw ?? request).socket?.remoteAddress,
+      userAgent: typeof userAgent === 'string' ? userAgent : undefined,
+    } as SessionMetadata);
   }
 
   renews(transport: TokenTransport | undefined, session: ActiveSession<object>): boolean {

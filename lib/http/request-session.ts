@@ -27,6 +27,8 @@ export interface HttpSessionServices {
   carried(session: Session): CarriedSession;
   /** @throws {ForbiddenException} if another site caused the request, where that matters */
   checkOrigin(request: HttpRequest, session: RequestSession): void;
+  /** What is kept of the request with a session that it creates. */
+  metadataOf(request: HttpRequest): SessionMetadata;
   /** Turns an error into the answer a client gets for it; logs what the client is not told. */
   toAnswer(error: unknown): ReplacementAnswer;
   /** An operation that nobody waits for failed when it could no longer become the response. */
@@ -243,13 +245,7 @@ export class RequestSession implements SessionBinding, ResponseGateOwner {
   }
 
   metadata(): SessionMetadata {
-    const { ip, headers, raw } = this.request;
-    const address = ip ?? (raw ?? this.request).socket?.remoteAddress;
-    const userAgent = headers['user-agent'];
-    return {
-      ...(address !== undefined && { ip: address.slice(0, 64) }),
-      ...(typeof userAgent === 'string' && { userAgent: userAgent.slice(0, 512) }),
-    };
+    return this.services.metadataOf(this.request);
   }
 
   commit(): Promise<void> | undefined {

@@ -1,6 +1,12 @@
-import type { ExecutionContext } from '@nestjs/common';
+import { UnauthorizedException, type ExecutionContext } from '@nestjs/common';
 import type { Reflector } from '@nestjs/core';
-import { SESSION_ACCESS, SESSION_SKIP_CSRF, SESSION_STRICT } from '../session.constants.js';
+import type { ActiveSession } from '../core/active-session.js';
+import {
+  SESSION_ACCESS,
+  SESSION_RECENT_LOGIN,
+  SESSION_SKIP_CSRF,
+  SESSION_STRICT,
+} from '../session.constants.js';
 
 /** How a route treats a request without a session. */
 export type SessionAccess = 'required' | 'optional' | 'public' | 'user';
@@ -11,6 +17,8 @@ export interface RoutePolicy {
   readonly access: SessionAccess | undefined;
   readonly strict: boolean;
   readonly skipCsrf: boolean;
+  /** Milliseconds; undefined: however long ago. */
+  readonly recentLogin: number | undefined;
 }
 
 const known = new WeakMap<object, RoutePolicy>();
@@ -28,7 +36,22 @@ export function readPolicy(reflector: Reflector, context: ExecutionContext): Rou
     access: read<SessionAccess>(SESSION_ACCESS),
     strict: read<boolean>(SESSION_STRICT) === true,
     skipCsrf: read<boolean>(SESSION_SKIP_CSRF) === true,
+    recentLogin: read<number>(SESSION_RECENT_LOGIN),
   };
   known.set(handler, policy);
   return policy;
+}
+
+/**
+ * @throws {UnauthorizedException} with `code: 'RECENT_LOGIN_REQUIRED'`, so that clients ask for the password and not for
+ *   a whole sign-in
+ */
+export function checkRecentLogin({ recentLogin }: RoutePolicy, session: ActiveSession<object> | null): void {
+  if (recentLogin === undefined || session?.authenticatedWithin(recentLogin) === true) return;
+  throw new UnauthorizedException({
+    statusCode: 401,
+    message: 'Recent login required',
+    error: 'Unauthorized',
+    code: 'RECENT_LOGIN_REQUIRED',
+  });
 }

@@ -3,6 +3,7 @@ import { BaseExceptionFilter } from '@nestjs/core';
 import {
   SessionConflictError,
   SessionGoneError,
+  SessionLimitError,
   SessionRotatedError,
   SessionStoreUnavailableError,
 } from '../errors/state.errors.js';
@@ -10,7 +11,8 @@ import { toHttpException, type AnswerableError } from './http-errors.js';
 
 /**
  * What the guard answers, for the same errors thrown later, by a handler's own calls: a store that cannot answer is
- * 503, a session that ended meanwhile 401, a session that others kept changing, or whose token was just replaced, 409. The bodies are Nest's own and hold
+ * 503, a session that ended meanwhile 401, a session that others kept changing, or whose token was just replaced, 409, as is a
+ * user's session too many. The bodies are Nest's own and hold
  * no details. Without it Nest answers 500.
  *
  * ```ts
@@ -21,7 +23,13 @@ import { toHttpException, type AnswerableError } from './http-errors.js';
  *
  * @publicApi
  */
-@Catch(SessionStoreUnavailableError, SessionGoneError, SessionConflictError, SessionRotatedError)
+@Catch(
+  SessionStoreUnavailableError,
+  SessionGoneError,
+  SessionConflictError,
+  SessionRotatedError,
+  SessionLimitError,
+)
 export class SessionExceptionFilter extends BaseExceptionFilter {
   override catch(error: AnswerableError, host: ArgumentsHost): void {
     super.catch(toHttpException(error), host);

@@ -1,5 +1,12 @@
 import { createParamDecorator, SetMetadata, type ExecutionContext } from '@nestjs/common';
-import { SESSION_ACCESS, SESSION_SKIP_CSRF, SESSION_STRICT } from '../session.constants.js';
+import { durationArgument } from '../core/session-timeouts.js';
+import type { Duration } from '../options/session-options.interface.js';
+import {
+  SESSION_ACCESS,
+  SESSION_RECENT_LOGIN,
+  SESSION_SKIP_CSRF,
+  SESSION_STRICT,
+} from '../session.constants.js';
 import type { SessionAccess } from './route-policy.js';
 import { SessionPipe, SessionRequest } from './session.pipe.js';
 
@@ -47,6 +54,20 @@ export const PublicSession = (): MethodDecorator & ClassDecorator =>
  */
 export const StrictSession = (strict = true): MethodDecorator & ClassDecorator =>
   SetMetadata(SESSION_STRICT, strict);
+
+/**
+ * For routes that use the session, on a method or a class: the user must have proved who they are within this time, by
+ * signing in or by `session.reauthenticated()`; else 401 with `code: 'RECENT_LOGIN_REQUIRED'`. For changes of password,
+ * payments and the like.
+ *
+ * @param within milliseconds, or a string such as `'5m'`
+ * @throws {SessionArgumentError} while the app boots, if that is no duration
+ */
+export const RecentLogin = (within: Duration): MethodDecorator & ClassDecorator =>
+  SetMetadata(
+    SESSION_RECENT_LOGIN,
+    durationArgument('@RecentLogin()', within, { min: 1_000, max: 365 * 86_400_000 }),
+  );
 
 /**
  * For a method or a class: unsafe requests that another site caused are let through (see the option `csrf`). For

@@ -11,7 +11,7 @@ import { answerOfLookup } from './http-errors.js';
 import { exchangeOf, mustBeHttp, type HttpRequest, type HttpResponse } from './http-request.js';
 import { HttpSessions } from './http-sessions.js';
 import type { RequestSession } from './request-session.js';
-import { readPolicy, type RoutePolicy } from './route-policy.js';
+import { checkRecentLogin, readPolicy, type RoutePolicy } from './route-policy.js';
 
 /**
  * Lets a request through if it carries the token of a live session.
@@ -66,12 +66,14 @@ export class SessionGuard implements CanActivate {
   #decide(
     context: ExecutionContext,
     own: HttpRequest | undefined,
-    { access, skipCsrf }: RoutePolicy,
+    policy: RoutePolicy,
     held: RequestSession,
     session: ActiveSession<object> | null,
   ): boolean {
+    const { access, skipCsrf } = policy;
     const lacks = session === null ? access !== 'optional' : access === 'user' && session.userId === null;
     if (lacks) throw this.onDenied(context);
+    checkRecentLogin(policy, session);
     if (skipCsrf) held.exemptFromOriginCheck();
     else if (own !== undefined) held.checkOrigin(own);
     return true;

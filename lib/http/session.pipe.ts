@@ -11,7 +11,7 @@ import { SessionArgumentError } from '../errors/caller.errors.js';
 import { mustBeHttp } from './http-request.js';
 import { HttpSessions } from './http-sessions.js';
 import { answerOfLookup } from './http-errors.js';
-import { readPolicy } from './route-policy.js';
+import { checkRecentLogin, readPolicy } from './route-policy.js';
 
 /** What `@Session()` asks for; the pipe, which Nest makes with its dependencies, finds it. */
 export class SessionRequest {
@@ -51,11 +51,13 @@ export class SessionPipe implements PipeTransform {
     const { context, key } = SessionRequest.read(value);
     const { request, response } = mustBeHttp(context, '@Session()');
     const held = this.http.of(request, response);
-    const { access, strict, skipCsrf } = readPolicy(this.reflector, context);
+    const policy = readPolicy(this.reflector, context);
+    const { access, strict, skipCsrf } = policy;
     const take = (session: ActiveSession<object>): unknown => {
       // The guard asks this too, where it stands; a route must not be open only because it was forgotten.
       const lacks = access === 'user' ? session.userId === null : access === 'required' && !session.isStored;
       if (lacks) throw new UnauthorizedException();
+      checkRecentLogin(policy, session);
       if (skipCsrf) held.exemptFromOriginCheck();
       else held.checkOrigin(request);
       return key === undefined ? session : (session as ActiveSession<Record<string, unknown>>).get(key);

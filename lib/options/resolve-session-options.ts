@@ -35,6 +35,11 @@ const KNOWN: readonly (keyof SessionModuleOptions)[] = [
   'commandTimeout',
   'dataClass',
   'waitForReplicas',
+  'captureMetadata',
+  'additionalFields',
+  'maxSessionsPerUser',
+  'onLimit',
+  'sweepInterval',
   'cache',
   'coherence',
   'transport',
@@ -107,6 +112,14 @@ export function resolveSessionOptions(input: SessionModuleOptions = {}): Resolve
     }),
     dataClass: checkDataClass(input.dataClass),
     waitForReplicas: resolveWaitForReplicas(input),
+    ...resolveMetadata(input),
+    ...resolveLimit(input),
+    sweepIntervalMs: checkDuration(
+      'sweepInterval',
+      input.sweepInterval,
+      DEFAULTS.sweepInterval,
+      LIMITS.sweepInterval,
+    ),
     cache: resolveCache(input.cache),
     coherence: resolveCoherence(input.coherence),
     transport: resolveTransport(input.transport),
@@ -148,6 +161,58 @@ function resolveTiming(input: SessionModuleOptions) {
     );
   }
   return { idleTimeout, absoluteTimeout, touchInterval, ...resolveRotation(input) };
+}
+
+function resolveMetadata({ captureMetadata, additionalFields = [] }: SessionModuleOptions) {
+  if (captureMetadata !== undefined && typeof captureMetadata !== 'function')
+    checkBoolean('captureMetadata', captureMetadata, true);
+  if (!Array.isArray(additionalFields)) {
+    throw new SessionOptionsError(
+      'additionalFields',
+      `must be an array of names; got ${shown(additionalFields)}. Write ['groupId'].`,
+    );
+  }
+  for (const name of additionalFields as readonly unknown[]) {
+    if (typeof name === 'string' && /^[A-Za-z][A-Za-z0-9_]{0,63}$/.test(name) && !METADATA.includes(name))
+      continue;
+    throw new SessionOptionsError(
+      'additionalFields',
+      `must hold names of letters, digits and _, and none of ${METADATA.join(', ')}; got ${shown(name)}. Write e.g. 'groupId'.`,
+    );
+  }
+  return {
+    captureMetadata: captureMetadata ?? DEFAULTS.captureMetadata,
+    additionalFields: Object.freeze([...(additionalFields as readonly string[])]),
+  };
+}
+
+/** Metadata that is there anyway. */
+const METADATA = ['ip', 'userAgent', 'label', 'rotatedAt', 'authenticatedAt', '__proto__', 'constructor'];
+
+function resolveLimit({ maxSessionsPerUser, onLimit }: SessionModuleOptions) {
+  if (
+    maxSessionsPerUser !== undefined &&
+    typeof maxSessionsPerUser !== 'function' &&
+    (!Number.isInteger(maxSessionsPerUser) || maxSessionsPerUser < 1)
+  ) {
+    throw new SessionOptionsError(
+      'maxSessionsPerUser',
+      `must be a whole number of at least 1, or a function; got ${shown(maxSessionsPerUser)}. Drop it for any number.`,
+    );
+  }
+  if (onLimit !== undefined && onLimit !== 'evict-oldest' && onLimit !== 'reject') {
+    throw new SessionOptionsError(
+      'onLimit',
+      `must be 'evict-oldest' or 'reject'; got ${shown(onLimit)}. Write e.g. 'evict-oldest'.`,
+    );
+  }
+  if (onLimit !== undefined && maxSessionsPerUser === undefined) {
+    throw new SessionOptionsError(
+      'onLimit',
+      'needs maxSessionsPerUser: without it there is no limit. Set that too, or drop onLimit.',
+    );
+  }
+  return { maxSessionsPerUser: maxSessionsPerUser ?? 0, onLimit: onLimit ?? DEFAULTS.onLimit };
 }
 
 function resolveRotation({ rotateEvery, rotateGrace }: SessionModuleOptions) {

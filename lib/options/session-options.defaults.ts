@@ -11,6 +11,9 @@ export const DEFAULTS = {
   maxDataBytes: 256 * 1024,
   commandTimeout: 1_000,
   waitForReplicas: 0,
+  captureMetadata: true,
+  onLimit: 'evict-oldest',
+  sweepInterval: 5_000,
   cache: {
     maxEntries: 10_000,
     ttlRatio: 1,
@@ -37,6 +40,7 @@ export const LIMITS = {
   commandTimeout: 60_000,
   rotateEvery: { min: 60_000, max: 36_500 * 86_400_000 },
   rotateGrace: 60_000,
+  sweepInterval: { min: 100, max: 3_600_000 },
   maxAge: 86_400_000,
   /** Places of an LRU are set aside at once: 16 million take some 600 MB. */
   entries: 2 ** 24,

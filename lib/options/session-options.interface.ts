@@ -1,8 +1,8 @@
 import type { Redis, RedisOptions } from 'ioredis';
 import type { SessionDataClass } from '../core/session-data.js';
-import type { SessionRecord } from '../core/session-record.interface.js';
+import type { SessionMetadata, SessionRecord } from '../core/session-record.interface.js';
 import type { SessionStore } from '../core/session-store.js';
-import type { TokenTransport } from '../core/token-transport.interface.js';
+import type { RequestHeaders, TokenTransport } from '../core/token-transport.interface.js';
 import type { SessionEventMap } from '../events/session-events.js';
 
 /**
@@ -16,6 +16,9 @@ export type Duration = number | string;
  * answered as it is, without a scheme), or a transport you implement.
  */
 export type TransportOption = 'cookie' | 'bearer' | { header: string } | TokenTransport;
+
+/** A request that creates a session; `ip` as the framework's trust in proxies says, where there is a framework. */
+export type CapturedRequest = RequestHeaders & { readonly ip?: string | undefined };
 
 /**
  * Options of `SessionModule.forRoot` and `forRootAsync`. Everything has a default; unknown keys and wrong values
@@ -125,6 +128,40 @@ export interface SessionModuleOptions {
    * @default 0
    */
   waitForReplicas?: number;
+
+  /**
+   * What is kept of a request that creates a session, for the user's list of devices: `true`: address and `User-Agent`;
+   * `false`: nothing; or a function that gives the metadata.
+   * @default true
+   */
+  captureMetadata?: boolean | ((request: CapturedRequest) => SessionMetadata);
+
+  /**
+   * Names of your own metadata, kept and listed with sessions: strings, numbers, booleans or null. Add them to the
+   * interface `SessionMetadata` by declaration merging.
+   * @default none
+   */
+  additionalFields?: readonly string[];
+
+  /**
+   * Most live sessions of one user: a number from 1, or a function of the user's id that returns one, or Infinity. Counted
+   * in the step that creates a session, so that no number of processes gets past it.
+   * @default absent: any number
+   */
+  maxSessionsPerUser?: number | ((userId: string) => number | Promise<number>);
+
+  /**
+   * At that limit: end the least recently used sessions of the user, or refuse the new one (`SessionLimitError`, 409).
+   * @default 'evict-oldest'
+   */
+  onLimit?: 'evict-oldest' | 'reject';
+
+  /**
+   * How often sessions whose time is up are looked for and removed, and `expired` is emitted; each group of keys by one
+   * process at a time. At least `'100ms'`.
+   * @default '5s'
+   */
+  sweepInterval?: Duration;
 
   /** The near cache of this process, or `false` for none. */
   cache?: false | SessionCacheOptions;
@@ -347,6 +384,12 @@ export interface ResolvedSessionOptions {
   readonly commandTimeoutMs: number;
   readonly dataClass: SessionDataClass | undefined;
   readonly waitForReplicas: number;
+  /** 0 = any number. */
+  readonly maxSessionsPerUser: number | ((userId: string) => number | Promise<number>);
+  readonly onLimit: 'evict-oldest' | 'reject';
+  readonly captureMetadata: boolean | ((request: CapturedRequest) => SessionMetadata);
+  readonly additionalFields: readonly string[];
+  readonly sweepIntervalMs: number;
   readonly cache: ResolvedCacheOptions | false;
   readonly coherence: Readonly<Required<SessionCoherenceOptions>>;
   readonly transport: readonly TransportOption[];

@@ -3,8 +3,11 @@ import { LRUCache } from 'lru-cache';
 import { SYSTEM_CLOCK, type Clock } from '../core/clock.js';
 import { deadlineOf, type SessionRecord } from '../core/session-record.interface.js';
 import {
+  comesAfter,
   SessionStore,
   type CreateResult,
+  type DisplacedSession,
+  type ExpiredSession,
   type LoadedSession,
   type MoveResult,
   type NewSession,
@@ -18,6 +21,8 @@ import { LIMITS } from '../options/session-options.defaults.js';
 /** Every how many milliseconds expired sessions are looked for, and how many are looked at each time. */
 const PRUNE_INTERVAL_MS = 1_000;
 const PRUNE_BATCH = 2_000;
+/** Expired sessions that wait to be told, where nobody sweeps. */
+const MAX_EXPIRED = 100_000;
 
 /** @publicApi */
 export interface MemorySessionStoreOptions {
@@ -46,6 +51,8 @@ export class MemorySessionStore extends SessionStore {
     { readonly id: string; readonly reads: number; readonly until: number }
   >();
   readonly #clock: Clock;
+  /** Told by the next `sweep`. */
+  readonly #expired: ExpiredSession[] = [];
   #timer: NodeJS.Timeout | undefined;
   #cursor: Generator<string> | undefined;
   #lastVersion = 0;
@@ -95,9 +102,11 @@ export class MemorySessionStore extends SessionStore {
   async create(session: NewSession): Promise<CreateResult> {
     if ((this.#live(session.id) ?? this.#aliased(session.id, 'until')) !== undefined)
       return { status: 'taken' };
+    const displaced = this.#makeRoom(session);
+    if (displaced === null) return { status: 'limit' };
     const added = this.#add(session);
     this.#announce(session.id, added.record.version);
-    return { status: 'created', ...added };
+    return { status: 'created', displaced, ...added };
   }
 
   async get(id: string): Promise<LoadedSession | null> {
@@ -152,23 +161,25 @@ export class MemorySessionStore extends SessionStore {
     if (current === undefined) return { status: 'gone' };
     if (current.version !== base.version)
       return { status: 'conflict', uncertain: false, record: current, now };
+    const displaced = this.#makeRoom(next, base.id);
+    if (displaced === null) return { status: 'limit' };
     this.#records.delete(base.id);
     const { alias, absoluteTimeout } = next;
-    if (base.userId !== next.userId) return { status: 'moved', ...this.#add(next) };
+    if (base.userId !== next.userId) return { status: 'moved', displaced, ...this.#add(next) };
     if (alias !== undefined)
       this.#aliases.set(base.id, { id: next.id, reads: now + alias.readMs, until: now + alias.keepMs });
     const { createdAt } = current;
     const restarted = absoluteTimeout === 0 ? 0 : now + absoluteTimeout;
     const absoluteDeadline = next.restartsAbsolute === true ? restarted : current.absoluteDeadline;
     const inherited = { createdAt, absoluteDeadline };
-    return { status: 'moved', ...this.#add(next, inherited) };
+    return { status: 'moved', displaced, ...this.#add(next, inherited) };
   }
 
   async *all(): AsyncGenerator<SessionRecord> {
     // A snapshot: the consumer may end sessions between two steps.
     const ids = Array.from(this.#records.keys());
     for (const id of ids) {
-      const record = this.#live(id);
+      const record = this.#look(id);
       if (record !== undefined) yield record;
     }
   }
@@ -180,22 +191,70 @@ export class MemorySessionStore extends SessionStore {
     return count;
   }
 
-  async clear(): Promise<void> {
+  async clear(
+    onEnded?: (sessions: readonly { readonly id: string; readonly userId: string | null }[]) => void,
+  ): Promise<void> {
     this.#aliases.clear();
-    this.#records.clear();
+    const ids = Array.from(this.#records.keys());
+    for (let start = 0; start < ids.length; start += PRUNE_BATCH) {
+      const live = ids.slice(start, start + PRUNE_BATCH).flatMap((id) => this.#live(id) ?? []);
+      for (const { id } of live) this.#records.delete(id);
+      onEnded?.(live);
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+  }
+
+  override async now(): Promise<number> {
+    return this.#clock.wall();
+  }
+
+  override async sweep(onExpired: (session: ExpiredSession) => void): Promise<void> {
+    for (const session of this.#expired.splice(0)) onExpired(session);
   }
 
   async userSessions(userId: string): Promise<{ records: SessionRecord[]; now: number }> {
-    const records = [...(this.#idsOfUser.get(userId) ?? [])].flatMap((id) => this.#live(id) ?? []);
-    records.sort((a, b) => b.lastAccess - a.lastAccess || b.version - a.version);
+    const records = [...(this.#idsOfUser.get(userId) ?? [])].flatMap((id) => this.#look(id) ?? []);
+    records.sort((a, b) => (comesAfter(a, b) ? 1 : -1));
     return { records, now: this.#clock.wall() };
   }
 
+  /** The live record; counts as use of it for `maxSessions`. */
   #live(id: string): SessionRecord | undefined {
-    const record = this.#records.get(id);
+    return this.#unlessExpired(this.#records.get(id));
+  }
+
+  /** The same for lists, which are no use of what they show. */
+  #look(id: string): SessionRecord | undefined {
+    return this.#unlessExpired(this.#records.peek(id));
+  }
+
+  #unlessExpired(record: SessionRecord | undefined): SessionRecord | undefined {
     if (record === undefined || deadlineOf(record) > this.#clock.wall()) return record;
-    this.#records.delete(id);
+    this.#expire(record);
     return undefined;
+  }
+
+  #expire({ id, userId, metadata }: SessionRecord): void {
+    this.#records.delete(id);
+    this.#expired.push({ id, userId, metadata });
+    if (this.#expired.length > MAX_EXPIRED) this.#expired.shift();
+  }
+
+  /**
+   * What of the user's has to go so that one more may come; null where it may not.
+   *
+   * @param leaving goes anyway
+   */
+  #makeRoom({ userId, limit }: NewSession, leaving?: string): DisplacedSession[] | null {
+    if (limit === undefined || userId === null) return [];
+    const ids = [...(this.#idsOfUser.get(userId) ?? [])].filter((id) => id !== leaving);
+    const live = ids.flatMap((id) => this.#live(id) ?? []).sort((a, b) => (comesAfter(a, b) ? -1 : 1));
+    const excess = live.slice(0, Math.max(0, live.length - limit.max + 1));
+    if (excess.length > 0 && limit.policy === 'reject') return null;
+    return excess.map(({ id, metadata }) => {
+      this.#records.delete(id);
+      return { id, reason: 'evicted', metadata };
+    });
   }
 
   #aliased(id: string, until: 'reads' | 'until'): SessionRecord | undefined {
@@ -256,7 +315,7 @@ export class MemorySessionStore extends SessionStore {
         return;
       }
       const record = this.#records.peek(id);
-      if (record !== undefined && deadlineOf(record) <= now) this.#records.delete(id);
+      if (record !== undefined && deadlineOf(record) <= now) this.#expire(record);
     }
   }
 

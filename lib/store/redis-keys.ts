@@ -7,6 +7,9 @@
  * | `sk:{p}:s:<id>` | string | the record, see redis-record.ts |
  * | `sk:{p}:u:<user>` | zset | ids of one user by last access |
  * | `sk:{p}:exp` | zset | `<id> <user>` by deadline (`+inf` when immortal) |
+ * | `sk:{p}:act` | zset | `<id> <user>` by last access, written a moment later (activity-index.ts) |
+ * | `sk:{p}:users` | zset | encoded users by last access, the same |
+ * | `sk:{p}:sweep` | string | which process sweeps the partition at the moment |
  * | `sk:layout` | string | layout number and partition count |
  * | `sk:wait` | string | empty; written before a `WAIT` for replicas |
  * | `sk:inv` | channel | invalidations |
@@ -38,5 +41,17 @@ export class RedisKeys {
 
   deadlines(partition: number): string {
     return `${this.#prefixes[partition]}exp`;
+  }
+
+  activity(partition: number): string {
+    return `${this.#prefixes[partition]}act`;
+  }
+
+  users(partition: number): string {
+    return `${this.#prefixes[partition]}users`;
+  }
+
+  sweepClaim(partition: number): string {
+    return `${this.#prefixes[partition]}sweep`;
   }
 }

@@ -56,7 +56,7 @@ export function parseRecord(id: string, text: string): SessionRecord | null {
 
 const NO_METADATA: SessionMetadata = Object.freeze({});
 
-function parseMetadata(json: string): SessionMetadata {
+export function parseMetadata(json: string): SessionMetadata {
   if (json === '{}') return NO_METADATA;
   const value: unknown = JSON.parse(json);
   if (typeof value !== 'object' || value === null) throw new TypeError('metadata is not an object');

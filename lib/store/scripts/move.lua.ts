@@ -5,7 +5,7 @@ const PARTS = CLOCK + READ + DEADLINE + LIVE + PUT + PROLONG + ENLIST + DELIST +
 
 /**
  * New token, same user, same partition: one step.
- * KEYS: old record, new record, deadlines, [user index].
+ * KEYS: old record, new record, deadlines, activity, users, [user index].
  * ARGV: expected version, nonce, old id, new id, encoded user, idle, new tail, channel, origin, absolute timeout from now
  * (empty: the deadline is inherited, as the time of creation always is), and, if the old id is to lead to the new one, for
  * how many ms it does, and for how many of these reads follow it.
@@ -36,14 +36,14 @@ if ARGV[11] then
 else
   redis.call('DEL', KEYS[1])
 end
-delist(KEYS[3], KEYS[4], ARGV[3], ARGV[5])
-enlist(KEYS[3], KEYS[4], ARGV[4], ARGV[5], now, ends, now)
+delist(KEYS[3], KEYS[4], KEYS[5], KEYS[6], ARGV[3], ARGV[5])
+enlist(KEYS[3], KEYS[6], ARGV[4], ARGV[5], now, ends, now)
 return { 1, ver, createdAt(text), now, absolute, now }
 `);
 
 /**
  * First half of a move to another partition: the old session ends, its record stays readable for a restore.
- * KEYS: old record, deadlines, [user index]. ARGV: expected version, nonce, id, encoded user, channel, origin,
+ * KEYS: old record, deadlines, activity, users, [user index]. ARGV: expected version, nonce, id, encoded user, channel, origin,
  * life of the mark in ms (it never outlives the session's own deadline).
  * Replies { 1 }, { 0, current text, now }, or { -1 }.
  */
@@ -58,7 +58,7 @@ local stands = tonumber(ARGV[7])
 if ends > 0 and ends - now < stands then stands = ends - now end
 announce(ARGV[5], 'destroy', ARGV[3], us, ARGV[6])
 redis.call('SET', KEYS[1], 'M ' .. ARGV[2] .. ' ' .. text, 'PX', string.format('%.0f', stands))
-delist(KEYS[2], KEYS[3], ARGV[3], ARGV[4])
+delist(KEYS[2], KEYS[3], KEYS[4], KEYS[5], ARGV[3], ARGV[4])
 return { 1 }
 `);
 
@@ -79,6 +79,6 @@ local access, idle, absolute = lastAccess(text), idleTimeout(text), absoluteDead
 local ends = deadline(access, idle, absolute)
 announce(ARGV[4], 'update', ARGV[2], ver, ARGV[5])
 put(KEYS[1], ver, ARGV[1], access, idle, absolute, string.sub(text, 72), ends)
-enlist(KEYS[2], KEYS[3], ARGV[2], ARGV[3], access, ends, now)
+enlist(KEYS[2], KEYS[5], ARGV[2], ARGV[3], access, ends, now)
 return 1
 `);

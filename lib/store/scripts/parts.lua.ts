@@ -106,10 +106,16 @@ local function enlist(deadlines, userKey, id, usr, access, ends, now)
 end
 `;
 
+/** Takes a session out of all indexes; true if it was in that of deadlines, which every stored one is in. */
 export const DELIST = `
-local function delist(deadlines, userKey, id, usr)
-  redis.call('ZREM', deadlines, id .. ' ' .. usr)
-  if userKey then redis.call('ZREM', userKey, id) end
+local function delist(deadlines, activity, users, userKey, id, usr)
+  local member = id .. ' ' .. usr
+  redis.call('ZREM', activity, member)
+  if userKey then
+    redis.call('ZREM', userKey, id)
+    if redis.call('EXISTS', userKey) == 0 then redis.call('ZREM', users, usr) end
+  end
+  return redis.call('ZREM', deadlines, member) == 1
 end
 `;
 

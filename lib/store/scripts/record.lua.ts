@@ -109,18 +109,18 @@ return { 1, ver, now, now }
 
 /**
  * Ends up to some hundred sessions of one partition.
- * KEYS: deadlines, then for each session its record, then for each its user index (the deadlines key where anonymous).
+ * KEYS: deadlines, activity, users, then for each session its record, then for each its user index (the deadlines key where anonymous).
  * ARGV: channel, origin, then for each session its id, then for each the encoded user the caller believes in.
  * Replies one item per session: 1 ended, 0 was not there, or the encoded user when that is another one (not ended).
  */
 export const DESTROY = script(`
 ${CLOCK}${READ}${DEADLINE}${LIVE}${ANNOUNCE}${DELIST}
-local count = (#KEYS - 1) / 2
+local count = (#KEYS - 3) / 2
 local replies = {}
 for i = 1, count do
-  local key, id, believed = KEYS[1 + i], ARGV[2 + i], ARGV[2 + count + i]
+  local key, id, believed = KEYS[3 + i], ARGV[2 + i], ARGV[2 + count + i]
   local userKey = nil
-  if believed ~= '' then userKey = KEYS[1 + count + i] end
+  if believed ~= '' then userKey = KEYS[3 + count + i] end
   local text = redis.call('GET', key)
   local actual = believed
   if text and string.byte(text) == 49 then actual = user(text) end
@@ -128,10 +128,16 @@ for i = 1, count do
     replies[i] = actual
   else
     announce(ARGV[1], 'destroy', id, us, ARGV[2])
-    -- not what leads to the session that took its place: who signs out by it is led there
-    if text and string.byte(text) ~= 65 then redis.call('DEL', key) end
-    delist(KEYS[1], userKey, id, believed)
-    replies[i] = live(text, now) and 1 or 0
+    local isLive = live(text, now)
+    local isRecord = text and string.byte(text) == 49 and lastAccess(text) > 0
+    -- What has expired is the sweep's, which tells of it.
+    local isDue = isRecord and not isLive and redis.call('ZSCORE', KEYS[1], id .. ' ' .. believed)
+    if not isDue then
+      -- Not what leads to the session that took its place: who signs out by it is led there.
+      if text and string.byte(text) ~= 65 then redis.call('DEL', key) end
+      delist(KEYS[1], KEYS[2], KEYS[3], userKey, id, believed)
+    end
+    replies[i] = isLive and 1 or 0
   end
 end
 return replies
