@@ -2,9 +2,10 @@
 import { execFile } from 'node:child_process';
 import { accessSync, constants } from 'node:fs';
 import { delimiter, join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { chromium, type Browser, type Page } from 'playwright-core';
-import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { RedisServer } from '../support/redis-server.js';
 import { waitFor } from '../support/wait-for.js';
 import { compileSample, SampleProcess } from './support/sample-process.js';
@@ -172,6 +173,157 @@ describe('sample 01-basic without Redis', () => {
   });
 });
 
+describe('the admin page of sample 01-basic', () => {
+  let sample: SampleProcess;
+  /** Each test has the sample for itself: the page lists everybody. */
+  beforeEach(async () => {
+    sample = await SampleProcess.start('01-basic', { RECENT_LOGIN: '2s' });
+  });
+  afterEach(() => sample.stop());
+
+  it('is for those who are signed in as admin: 401 for visitors, 403 for other users, and nothing is changed', async () => {
+    const [ada, admin] = [await signIn(sample, 'Ada'), await signIn(sample, 'Admin')];
+    const [setCookie = ''] = (await post(`${sample.url}/theme`, 'theme=dark')).headers.getSetCookie();
+    const visitor = new Client(sample, setCookie.split(';')[0] ?? '');
+    const paths = ['/admin/users/end', `/admin/sessions/${ada.id}/end`, '/admin/end-all', '/admin/confirm'];
+    for (const [client, status] of [
+      [new Client(sample, ''), 401],
+      [visitor, 401],
+      [ada, 403],
+      [admin, 403],
+    ] as const) {
+      expect((await client.get('/admin')).status).toBe(status);
+      for (const path of paths) expect((await client.post(path, {}, 'user=Ada')).status, path).toBe(status);
+    }
+    expect((await ada.get('/me')).status).toBe(200);
+  });
+
+  it('lists users with their sessions, and counts all that live', async () => {
+    const admin = await signIn(sample, 'admin');
+    const firefox = 'Mozilla/5.0 (Windows NT 10.0; Win64; x64; rv:140.0) Gecko/20100101 Firefox/140.0';
+    const ada = await signIn(sample, 'Ada', undefined, { 'user-agent': firefox });
+    const [ben, again] = [await signIn(sample, 'Ben'), await signIn(sample, 'Ben')];
+    await post(`${sample.url}/theme`, 'theme=dark');
+    const { text, users } = await adminPage(admin);
+    expect(Object.keys(users).sort()).toEqual(['Ada', 'Ben', 'admin']);
+    expect(users['Ada']).toEqual([ada.id]);
+    expect(users['Ben']?.toSorted()).toEqual([ben.id, again.id].sort());
+    expect(numberIn(text, 'live'), 'with the visitor who chose a theme').toBe(5);
+    expect(numberIn(text, 'active')).toBe(5);
+    expect(text).toMatch(/Firefox on Windows.*just now.*in 30 min/s);
+    expect(await (await admin.get('/')).text()).toContain('href="/admin"');
+    expect(await (await ada.get('/')).text()).not.toContain('href="/admin"');
+  });
+
+  it('shows twenty users at a time, each once, and refuses a cursor that it did not give', async () => {
+    const admin = await signIn(sample, 'admin');
+    for (let count = 0; count < 44; count++) await signIn(sample, `user ${count}`);
+    const seen: string[] = [];
+    let pages = 0;
+    for (let next: string | undefined = '/admin'; next !== undefined; pages++) {
+      const { text, users } = await adminPage(admin, next);
+      seen.push(...Object.keys(users));
+      next = /href="(\/admin\?after=[^"]+)" rel="next"/.exec(text)?.[1];
+    }
+    expect(pages).toBe(3);
+    expect(seen).toHaveLength(45);
+    expect(new Set(seen).size).toBe(45);
+    for (const after of ['x', '', '%00', 'e30', 'W10'])
+      expect((await admin.get(`/admin?after=${after}`)).status, after).toBe(400);
+    expect((await admin.get('/admin?after=x&after=y')).status, 'a list').toBe(400);
+  });
+
+  it('ends one session, and all of a user', async () => {
+    const admin = await signIn(sample, 'admin');
+    const [one, two, three] = [
+      await signIn(sample, 'Ben'),
+      await signIn(sample, 'Ben'),
+      await signIn(sample, 'Ben'),
+    ];
+    const ada = await signIn(sample, 'Ada');
+    const { csrf } = await adminPage(admin);
+    const end = async (path: string, body = '') => {
+      const response = await admin.post(path, {}, `_csrf=${csrf}&${body}`);
+      expect([response.status, response.headers.get('location')]).toEqual([303, '/admin']);
+      return response.json();
+    };
+    expect(await end(`/admin/sessions/${one.id}/end`)).toEqual({ ended: 1 });
+    expect(await end(`/admin/sessions/${one.id}/end`)).toEqual({ ended: 0 });
+    expect(await end('/admin/sessions/no-id/end')).toEqual({ ended: 0 });
+    expect([(await one.get('/me')).status, (await two.get('/me')).status]).toEqual([401, 200]);
+    expect(await end('/admin/users/end', 'user=Ben')).toEqual({ ended: 2 });
+    expect([(await two.get('/me')).status, (await three.get('/me')).status]).toEqual([401, 401]);
+    expect(await end('/admin/users/end', 'user=Ben')).toEqual({ ended: 0 });
+    expect([(await ada.get('/me')).status, (await admin.get('/me')).status]).toEqual([200, 200]);
+    const { users } = await adminPage(admin);
+    expect(Object.keys(users).sort()).toEqual(['Ada', 'admin']);
+    expect((await admin.post('/admin/users/end', {}, `_csrf=${csrf}&user[]=Ada`)).status).toBe(400);
+  });
+
+  it('refuses a form without its token, or with that of another session', async () => {
+    const [admin, other] = [await signIn(sample, 'admin'), await signIn(sample, 'admin')];
+    const { csrf } = await adminPage(other);
+    const paths = ['/admin/users/end', `/admin/sessions/${other.id}/end`, '/admin/end-all', '/admin/confirm'];
+    for (const path of paths)
+      for (const body of ['', '_csrf=', `_csrf=${csrf}`, `_csrf[]=${csrf}`])
+        expect((await admin.post(path, {}, `${body}&user=admin`)).status, `${path} ${body}`).toBe(403);
+    expect((await other.get('/me')).status).toBe(200);
+  });
+
+  it("ends everybody's only after a sign-in just now; an older one is asked to confirm, and gets a new token", async () => {
+    let admin = await signIn(sample, 'admin');
+    const ada = await signIn(sample, 'Ada');
+    const page = await adminPage(admin);
+    // The sign-in must become older than RECENT_LOGIN: its time is the store's, which nobody can set.
+    await delay(2_100);
+    const refused = await admin.post('/admin/end-all', {}, `_csrf=${page.csrf}`);
+    expect([refused.status, await refused.json()]).toEqual([
+      401,
+      {
+        statusCode: 401,
+        message: 'Recent login required',
+        error: 'Unauthorized',
+        code: 'RECENT_LOGIN_REQUIRED',
+      },
+    ]);
+    const asked = await admin.post('/admin/end-all', { accept: 'text/html' }, `_csrf=${page.csrf}`);
+    const form = await asked.text();
+    expect([asked.status, asked.headers.getSetCookie()]).toEqual([401, []]);
+    expect(form).toContain('RECENT_LOGIN_REQUIRED');
+    expect(form).toContain('action="/admin/confirm"');
+    expect((await ada.get('/me')).status).toBe(200);
+
+    const confirmed = await admin.post('/admin/confirm', {}, `_csrf=${csrfIn(form)}`);
+    expect([confirmed.status, confirmed.headers.get('location')]).toEqual([303, '/admin']);
+    const [setCookie = ''] = confirmed.headers.getSetCookie();
+    expect((await admin.get('/me')).status, 'the token before').toBe(401);
+    admin = new Client(sample, setCookie.split(';')[0] ?? '');
+    const old = await admin.post('/admin/end-all', {}, `_csrf=${page.csrf}`);
+    expect(old.status, 'the CSRF token before').toBe(403);
+    const { csrf } = await adminPage(admin);
+    const ended = await admin.post('/admin/end-all', {}, `_csrf=${csrf}`);
+    expect([ended.status, await ended.json()]).toEqual([303, { ended: 2 }]);
+    expect([(await ada.get('/me')).status, (await admin.get('/admin')).status]).toEqual([401, 401]);
+    const next = await signIn(sample, 'admin');
+    expect(numberIn((await adminPage(next)).text, 'live')).toBe(1);
+  });
+
+  it('shows names and user agents full of markup as text, and ends them by these names', async () => {
+    const admin = await signIn(sample, 'admin');
+    const name = `"><script>alert('1')</script>&amp;`;
+    const kim = await signIn(sample, name, undefined, { 'user-agent': name });
+    const { text, csrf } = await adminPage(admin);
+    expect(text).not.toContain('<script');
+    const escaped = '&#34;&#62;&#60;script&#62;alert(&#39;1&#39;)&#60;/script&#62;&#38;amp;';
+    expect(text).toContain(`<h2>${escaped}</h2>`);
+    expect(text).toContain(`name="user" value="${escaped}"`);
+    expect(text).toContain(`title="${escaped}"`);
+    const body = new URLSearchParams({ _csrf: csrf, user: name }).toString();
+    expect(await (await admin.post('/admin/users/end', {}, body)).json()).toEqual({ ended: 1 });
+    expect((await kim.get('/me')).status).toBe(401);
+  });
+});
+
 describe('two processes of sample 01-basic on one Redis', () => {
   let redis: RedisServer;
   let one: SampleProcess;
@@ -307,6 +459,32 @@ describe.skipIf(BROWSER === null)('sample 01-basic in a browser', () => {
     expect(problems).toEqual([]);
   });
 
+  it('as admin ends a session, confirms who it is, and ends everybody’s', async () => {
+    const impatient = await SampleProcess.start('01-basic', { RECENT_LOGIN: '3s' });
+    const ada = await signInAs('Ada', impatient.url);
+    const ben = await signInAs('Ben', impatient.url);
+    const page = await signInAs('admin', impatient.url);
+    await page.getByRole('link', { name: 'Everybody’s sessions' }).click();
+    const section = (name: string) => page.locator(`section[data-user="${name}"]`);
+    await section('Ben').getByRole('button', { name: 'End', exact: true }).click();
+    await section('Ben').waitFor({ state: 'detached' });
+    await ben.reload();
+    await ben.getByLabel('Name').waitFor();
+    expect(problems).toEqual([]);
+
+    await delay(3_100); // until the sign-in is older than RECENT_LOGIN
+    await page.getByRole('button', { name: 'End everybody’s' }).click();
+    expect(await page.locator('#code').textContent()).toBe('RECENT_LOGIN_REQUIRED');
+    expect(problems.splice(0), 'the browser says so too').toEqual([expect.stringContaining('401')]);
+    await page.getByRole('button', { name: 'Confirm' }).click();
+    await page.getByRole('button', { name: 'End everybody’s' }).click();
+    await page.getByLabel('Name').waitFor();
+    await ada.reload();
+    await ada.getByLabel('Name').waitFor();
+    expect(problems).toEqual([]);
+    await impatient.stop();
+  });
+
   it('signs out: the cookie is gone, and "back" does not bring the page again', async () => {
     const page = await signInAs('Cy');
     const [cookie] = await page.context().cookies();
@@ -368,8 +546,8 @@ class Client {
     return response.json();
   }
 
-  post(path: string, headers: Record<string, string> = {}): Promise<Response> {
-    return post(this.sample.url + path, '', { cookie: this.cookie, ...headers });
+  post(path: string, headers: Record<string, string> = {}, body = ''): Promise<Response> {
+    return post(this.sample.url + path, body, { cookie: this.cookie, ...headers });
   }
 }
 
@@ -391,6 +569,30 @@ async function signIn(
   const [setCookie = ''] = response.headers.getSetCookie();
   const { session } = (await response.json()) as { session: string };
   return new Client(sample, setCookie.split(';')[0] ?? '', setCookie, session);
+}
+
+/** A part of the admin page: its text, ids of sessions by name, the token of its forms. */
+async function adminPage(
+  client: Client,
+  path = '/admin',
+): Promise<{ text: string; users: Record<string, string[]>; csrf: string }> {
+  const response = await client.get(path);
+  expect(response.status, path).toBe(200);
+  const text = await response.text();
+  const users: Record<string, string[]> = {};
+  for (const [, name = '', rest = ''] of text.matchAll(/<section data-user="([^"]*)">(.*?)<\/section>/gs))
+    users[name] = [...rest.matchAll(/data-session="([\w-]{23})"/g)].map(([, id = '']) => id);
+  return { text, users, csrf: csrfIn(text) };
+}
+
+function csrfIn(page: string): string {
+  const token = /name="_csrf" value="([\w-]{43})"/.exec(page)?.[1];
+  if (token === undefined) throw new Error('The page has no CSRF token');
+  return token;
+}
+
+function numberIn(page: string, id: string): number {
+  return Number(new RegExp(`id="${id}">(\\d+)<`).exec(page)?.[1]);
 }
 
 function attributesOf(setCookie: string): string[] {

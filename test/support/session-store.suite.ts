@@ -2,7 +2,14 @@
 import assert from 'node:assert/strict';
 import { generateToken, identifyToken, partitionOfUser } from '../../lib/core/session-token.js';
 import type { SessionRecord } from '../../lib/core/session-record.interface.js';
-import type { LoadedSession, NewSession, SessionStore } from '../../lib/core/session-store.js';
+import type {
+  ListPage,
+  ListPosition,
+  ListQuery,
+  LoadedSession,
+  NewSession,
+  SessionStore,
+} from '../../lib/core/session-store.js';
 import { waitFor } from './wait-for.js';
 
 /** What the suite needs of a test runner; vitest, jest, mocha and node:test have it. */
@@ -111,6 +118,30 @@ export async function passTime(
 const edit = (base: SessionRecord, data: string, keepExpiry = false) => ({ base, data, keepExpiry });
 const idsOf = (records: readonly { id: string }[]) => records.map(({ id }) => id);
 const sorted = (texts: Iterable<string>) => [...texts].sort();
+
+/** The order of lists: most recently active first, of one millisecond the greatest id. */
+const byActivity = (a: ListPosition, b: ListPosition) =>
+  b.lastAccess - a.lastAccess || (a.id < b.id ? 1 : a.id > b.id ? -1 : 0);
+
+/** Users of one partition whose names do not sort as they do where they are encoded for a key. */
+const SAME_PARTITION = Array.from({ length: 500 }, (_, i) => `${['z', 'é', '%', 'A', '漢'][i % 5]}${i}`)
+  .filter((user) => partitionOfUser(user, SUITE_PARTITIONS) === partitionOfUser('ann', SUITE_PARTITIONS))
+  .slice(0, 20);
+
+/** A whole list, read part by part; none but the last part may be shorter than asked for. */
+async function inParts<E>(part: (query: ListQuery) => Promise<ListPage<E>>, limit: number): Promise<E[]> {
+  const found: E[] = [];
+  let after: ListPosition | undefined;
+  for (let parts = 0; parts < 1_000; parts++) {
+    const { entries, next } = await part({ after, limit });
+    assert.ok(entries.length <= limit, `${entries.length} entries of ${limit}`);
+    found.push(...entries);
+    if (next === null) return found;
+    assert.equal(entries.length, limit, 'a part before the last one is short');
+    after = next;
+  }
+  throw new Error('the list has no end');
+}
 
 async function listAll(store: SessionStore): Promise<SessionRecord[]> {
   const records: SessionRecord[] = [];
@@ -818,6 +849,289 @@ export function describeSessionStore(
         const listed = await store.userSessions('an');
         assert.deepEqual(listed.records, []);
         assert.ok(listed.now >= now && listed.now < now + MINUTE);
+      });
+
+      test('userSessions() lists sessions of one moment by id, as list() does, so that a place in one is a place in the other', async ({
+        store,
+      }) => {
+        await Promise.all(Array.from({ length: 40 }, () => mustCreate(store, { userId: 'ann' })));
+        const { records } = await store.userSessions('ann');
+        assert.equal(records.length, 40);
+        assert.deepEqual(idsOf(records), idsOf(records.toSorted(byActivity)));
+      });
+    });
+
+    describe('lists by activity', () => {
+      test('list() gives everybody’s sessions, most recently active first; only use moves one to the front', async (opened) => {
+        const { store } = opened;
+        const made: SessionRecord[] = [];
+        for (const userId of ['ann', null, 'bob', 'Ö {x}', 'ann']) {
+          made.push((await mustCreate(store, { userId, data: `{"of":"${userId}"}` })).record);
+          await passTime(opened, 2);
+        }
+        const [a, b, c, d, e] = made as [
+          SessionRecord,
+          SessionRecord,
+          SessionRecord,
+          SessionRecord,
+          SessionRecord,
+        ];
+        const { entries, next, now } = await store.list({ limit: 10 });
+        assert.deepEqual(entries, [e, d, c, b, a]);
+        assert.equal(next, null);
+        assert.ok(now >= e.lastAccess + 2 && now < e.lastAccess + MINUTE);
+        await store.touch(a.id, 0, { userId: 'ann' });
+        await passTime(opened, 2);
+        await store.set(edit(c, 'used'));
+        await store.set(edit(b, 'not used', true));
+        await store.touch(d.id, MINUTE, { userId: 'Ö {x}' });
+        await passTime(opened, 2);
+        assert.deepEqual(idsOf((await store.list({ limit: 10 })).entries), idsOf([c, a, e, d, b]));
+        assert.deepEqual((await store.list({ limit: 1 })).entries[0], await mustGet(store, c.id));
+      });
+
+      test('list() in parts of every size gives each session once and in order, those of one millisecond too', async ({
+        store,
+      }) => {
+        const users = [null, 'ann', 'bob', 'Ö {x}'];
+        const created = await Promise.all(
+          Array.from({ length: 24 }, (_, i) => mustCreate(store, { userId: users[i % 4]! })),
+        );
+        const wanted = created.map(({ record }) => record).sort(byActivity);
+        assert.ok(new Set(wanted.map(({ lastAccess }) => lastAccess)).size < 24, 'no two of one millisecond');
+        for (let limit = 1; limit <= 25; limit++) {
+          const found = await inParts((query) => store.list(query), limit);
+          assert.deepEqual(idsOf(found), idsOf(wanted), `parts of ${limit}`);
+        }
+      });
+
+      test('listUsers() in parts of every size gives each user once, most recently active first, those of one millisecond too', async (opened) => {
+        const { store } = opened;
+        const users = [...ODD_USER_IDS, ...SAME_PARTITION];
+        await Promise.all(users.map((userId) => mustCreate(store, { userId })));
+        await mustCreate(store);
+        await passTime(opened, 2);
+        await mustCreate(store, { userId: 'Ann Ö. Smith' });
+        for (let limit = 1; limit <= users.length + 1; limit++) {
+          const found = await inParts((query) => store.listUsers(query), limit);
+          assert.deepEqual(sorted(idsOf(found)), sorted(users), `parts of ${limit}`);
+          assert.equal(found[0]?.id, 'Ann Ö. Smith');
+          for (const [i, { lastAccess }] of found.entries())
+            assert.ok(i === 0 || found[i - 1]!.lastAccess >= lastAccess, `parts of ${limit}: order at ${i}`);
+        }
+      });
+
+      test('activeSince: list(), listUsers() and countActive() take what was active then or later, in parts too', async (opened) => {
+        const { store } = opened;
+        const made: SessionRecord[] = [];
+        for (const userId of ['ann', null, 'bob', 'cid', null, 'dan']) {
+          made.push((await mustCreate(store, { userId })).record);
+          await passTime(opened, 3);
+        }
+        for (const [i, { lastAccess }] of made.entries()) {
+          for (const [activeSince, first] of [
+            [lastAccess, i],
+            [lastAccess + 1, i + 1],
+          ] as const) {
+            const wanted = made.slice(first).reverse();
+            assert.equal(await store.countActive(activeSince), wanted.length);
+            for (const limit of [1, 2, 10]) {
+              const found = await inParts((query) => store.list({ ...query, activeSince }), limit);
+              assert.deepEqual(idsOf(found), idsOf(wanted));
+              const users = await inParts((query) => store.listUsers({ ...query, activeSince }), limit);
+              assert.deepEqual(
+                idsOf(users),
+                wanted.flatMap(({ userId }) => userId ?? []),
+              );
+            }
+          }
+        }
+        assert.equal(await store.countActive(0), made.length);
+        assert.equal(await store.countActive((await store.now()) + MINUTE), 0);
+      });
+
+      test('list() and listUsers() never show what has expired, swept or not, and parts are not cut short by it', async (opened) => {
+        const { store } = opened;
+        const kept: SessionRecord[] = [];
+        for (let i = 0; i < 12; i++) {
+          const short = i % 3 !== 0;
+          const { record } = await mustCreate(store, {
+            userId: `user ${i}`,
+            ...(short && { idleTimeout: 60 }),
+          });
+          if (!short) kept.push(record);
+        }
+        await passTime(opened, 61);
+        for (const sweep of [false, true]) {
+          if (sweep)
+            await store.sweep(
+              () => undefined,
+              1_000,
+              () => false,
+            );
+          for (let limit = 1; limit <= 13; limit++) {
+            const found = await inParts((query) => store.list(query), limit);
+            assert.deepEqual(idsOf(found), idsOf(kept.toSorted(byActivity)));
+            const users = await inParts((query) => store.listUsers(query), limit);
+            assert.deepEqual(sorted(idsOf(users)), ['user 0', 'user 3', 'user 6', 'user 9']);
+          }
+        }
+      });
+
+      test('countActive() does not count what has expired, swept or not', async (opened) => {
+        const { store } = opened;
+        for (let i = 0; i < 6; i++)
+          await mustCreate(store, { userId: `user ${i}`, ...(i % 2 === 0 && { idleTimeout: 300 }) });
+        assert.equal(await store.countActive(0), 6);
+        await passTime(opened, 301);
+        assert.equal(await store.countActive(0), 3);
+        await store.sweep(
+          () => undefined,
+          1_000,
+          () => false,
+        );
+        assert.equal(await store.countActive(0), 3);
+      });
+
+      test('list(), listUsers() and countActive() show what was moved under its new id and user only, and nothing that has ended', async (opened) => {
+        const { store, peer } = opened;
+        const expectLive = async (live: Record<string, string | null>, when: string) => {
+          const { entries } = await store.list({ limit: 100 });
+          assert.deepEqual(Object.fromEntries(entries.map(({ id, userId }) => [id, userId])), live, when);
+          assert.equal(entries.length, Object.keys(live).length, when);
+          assert.equal(await store.countActive(0), entries.length, when);
+          const users = idsOf((await store.listUsers({ limit: 100 })).entries);
+          assert.deepEqual(
+            sorted(users),
+            sorted(new Set(Object.values(live).flatMap((user) => user ?? []))),
+            when,
+          );
+        };
+        const made = [];
+        for (const userId of ['ann', 'ann', 'bob', 'cid', 'cid', null])
+          made.push((await mustCreate(store, { userId })).record);
+        const [a1, a2, b, c1, c2, n] = made as [
+          SessionRecord,
+          SessionRecord,
+          SessionRecord,
+          SessionRecord,
+          SessionRecord,
+          SessionRecord,
+        ];
+        const live: Record<string, string | null> = Object.fromEntries(
+          made.map(({ id, userId }) => [id, userId]),
+        );
+        await expectLive(live, 'at first');
+        for (const [from, userId, more] of [
+          [a1, 'ann', {}],
+          [a2, 'ann', { aliasMs: MINUTE }],
+          [b, 'dan', {}],
+          [n, 'eve', {}],
+          [c1, null, {}],
+          [c2, 'cid', { anew: true }],
+        ] as const) {
+          const next = newSession({ userId, ...more });
+          assert.equal((await store.move(from, next)).status, 'moved');
+          delete live[from.id];
+          live[next.id] = userId;
+          await expectLive(live, `${from.userId} to ${userId}`);
+        }
+        const idOf = (user: string | null) => Object.keys(live).find((id) => live[id] === user)!;
+        for (const end of [
+          (id: string) => store.destroy(id, { userId: live[id]! }),
+          (id: string) => peer.destroy(id),
+          (id: string) => store.destroyMany([id], live[id]!),
+        ]) {
+          const id = idOf(['dan', 'eve', 'cid'].find((user) => Object.values(live).includes(user))!);
+          await end(id);
+          delete live[id];
+          await expectLive(live, 'after an end');
+        }
+        await peer.clear();
+        await expectLive({}, 'after clear()');
+      });
+
+      test('a place beyond the end, or of a session that is gone, is a place like any other', async ({
+        store,
+      }) => {
+        const created = await Promise.all(
+          Array.from({ length: 6 }, () => mustCreate(store, { userId: 'ann' })),
+        );
+        const wanted = created.map(({ record }) => record).sort(byActivity);
+        const after = wanted[2]!;
+        await store.destroy(after.id);
+        assert.deepEqual(idsOf((await store.list({ after, limit: 10 })).entries), idsOf(wanted.slice(3)));
+        for (const beyond of [wanted[5]!, { lastAccess: 0, id: '' }, { lastAccess: 1, id: 'ÿ' }]) {
+          for (const limit of [1, 10]) {
+            const page = await store.list({ after: beyond, limit });
+            assert.deepEqual([page.entries, page.next], [[], null]);
+          }
+        }
+        for (const beyond of [
+          { lastAccess: 0, id: '' },
+          { lastAccess: wanted[5]!.lastAccess - 1, id: 'ann' },
+        ])
+          assert.deepEqual((await store.listUsers({ after: beyond, limit: 5 })).entries, []);
+        const before = { lastAccess: after.lastAccess + MINUTE, id: '' };
+        assert.equal((await store.list({ after: before, limit: 10 })).entries.length, 5);
+        assert.deepEqual(idsOf((await store.listUsers({ after: before, limit: 10 })).entries), ['ann']);
+      });
+
+      test('list(), listUsers() and countActive() of an empty store find nothing', async ({ store }) => {
+        for (const page of [await store.list({ limit: 5 }), await store.listUsers({ limit: 5 })])
+          assert.deepEqual([page.entries, page.next], [[], null]);
+        assert.equal(await store.countActive(0), 0);
+      });
+
+      test('what another process creates and uses is listed and counted within about a second', async (opened) => {
+        const { store, peer } = opened;
+        const { record: first } = await mustCreate(peer, { userId: 'ann' });
+        const { record: second } = await mustCreate(peer, { userId: 'bob' });
+        const listed = async (...ids: string[]) => {
+          assert.deepEqual(idsOf((await store.list({ limit: 5 })).entries), ids);
+          assert.equal(await store.countActive(0), ids.length);
+          return true;
+        };
+        const inOrder = [first, second].sort(byActivity);
+        await waitFor(() => listed(...idsOf(inOrder)), { timeoutMs: 3_000 });
+        await passTime(opened, 2);
+        const last = inOrder[1]!;
+        await peer.touch(last.id, 0, { userId: last.userId });
+        await waitFor(() => listed(last.id, inOrder[0]!.id), { timeoutMs: 3_000 });
+      });
+
+      test('now() tells the clock by which sessions are created and expire', async (opened) => {
+        const { store, peer } = opened;
+        const before = await peer.now();
+        const { record } = await mustCreate(store);
+        const after = await peer.now();
+        assert.ok(Number.isSafeInteger(before) && before <= record.createdAt && record.createdAt <= after);
+        await passTime(opened, 20);
+        assert.ok((await store.now()) >= record.createdAt + 20);
+      });
+
+      test('clear() tells each session that was alive once, with its user, and none that was not', async (opened) => {
+        const { store, peer } = opened;
+        const users = [null, 'ann', 'Ö {x}'];
+        const created = await Promise.all(
+          Array.from({ length: 450 }, (_, i) => mustCreate(i % 2 ? store : peer, { userId: users[i % 3]! })),
+        );
+        await mustCreate(store, { userId: 'ann', idleTimeout: 40 });
+        await store.destroy(created.shift()!.record.id);
+        await passTime(opened, 41);
+        const told: { id: string; userId: string | null }[] = [];
+        await store.clear((sessions) => {
+          for (const { id, userId } of sessions) told.push({ id, userId });
+        });
+        const byId = (a: { id: string }, b: { id: string }) => (a.id < b.id ? -1 : 1);
+        assert.deepEqual(
+          told.sort(byId),
+          created.map(({ record: { id, userId } }) => ({ id, userId })).sort(byId),
+        );
+        assert.equal(await peer.length(), 0);
+        const again: unknown[] = [];
+        await store.clear((sessions) => again.push(...sessions));
+        assert.deepEqual(again, []);
       });
     });
 

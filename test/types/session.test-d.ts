@@ -315,8 +315,12 @@ describe('SessionModule', () => {
     SessionModule.forRoot({ cache: { type: 'redis' } });
     // @ts-expect-error leaseMs is a number of milliseconds, not a duration
     SessionModule.forRoot({ coherence: { leaseMs: '2s' } });
-    // @ts-expect-error an option of a later issue
-    SessionModule.forRoot({ maxSessionsPerUser: 3 });
+    SessionModule.forRoot({
+      maxSessionsPerUser: (userId) => (userId === 'robot' ? Infinity : 3),
+      onLimit: 'reject',
+    });
+    // @ts-expect-error no such policy
+    SessionModule.forRoot({ maxSessionsPerUser: 3, onLimit: 'evict' });
     // @ts-expect-error a duration is a number or a string
     SessionModule.forRoot({ idleTimeout: true });
   });

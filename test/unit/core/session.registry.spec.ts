@@ -1,4 +1,6 @@
 import { describe, expect, it, vi } from 'vitest';
+import type { SessionInfo } from '../../../lib/core/session-record.interface.js';
+import type { UserPage } from '../../../lib/core/session.registry.js';
 import { SessionNotReplicatedError } from '../../../lib/errors/state.errors.js';
 import { MemorySessionStore } from '../../../lib/store/memory-session.store.js';
 import { ManualClock } from '../../support/manual-clock.js';
@@ -190,5 +192,210 @@ describe('SessionRegistry.killUser() where replicas do not confirm', () => {
     expect((error as SessionNotReplicatedError).ended.toSorted()).toEqual(ids.toSorted());
     expect(await registry.getUserSessions('ada')).toEqual([]);
     expect(said('destroyed')).toHaveLength(3);
+  });
+});
+
+describe('SessionRegistry.getUserSessions in parts', () => {
+  it('gives each session once, those of one millisecond too', async () => {
+    const { registry, sessions } = openCore();
+    const made = [];
+    for (let i = 0; i < 7; i++) made.push(await sessions.create({}, { userId: 'ann' }));
+    for (let limit = 1; limit <= 8; limit++) {
+      const found: string[] = [];
+      for (let cursor: string | null = null; ;) {
+        const part: SessionInfo[] = await registry.getUserSessions('ann', { limit, cursor });
+        found.push(...part.map(({ id }) => id));
+        if (part.length < limit) break;
+        cursor = registry.cursorAfter(part.at(-1)!);
+      }
+      expect(found.sort(), `parts of ${limit}`).toEqual(made.map(({ id }) => id).sort());
+    }
+  });
+});
+
+describe('SessionRegistry.get', () => {
+  it('with touch, sooner than a touch is due, leaves the times alone and tells how long it was idle', async () => {
+    const { registry, clock, phone } = await threeOfAnn();
+    clock.advance(20 * SECOND);
+    const before = await registry.get(phone.id);
+    expect(before).toMatchObject({ idle: 23 * SECOND });
+    expect(await registry.get(phone.id, { touch: true })).toEqual(before);
+    clock.advance(60 * SECOND);
+    expect(await registry.get(phone.id, { touch: true })).toMatchObject({
+      lastAccess: clock.wall(),
+      idle: 0,
+    });
+  });
+});
+
+describe('SessionRegistry.kill of a user’s session', () => {
+  it('refuses a userId that is there but undefined, instead of ending whoever’s session it is', async () => {
+    const { registry, sessions, phone } = await threeOfAnn();
+    const request: { user?: { id: string } } = {};
+    await expect(registry.kill(phone.id, { userId: request.user?.id } as object)).rejects.toMatchObject({
+      argument: expect.stringMatching(/userId$/),
+    });
+    expect(await sessions.get(phone.token)).not.toBeNull();
+  });
+});
+
+describe('SessionRegistry.users', () => {
+  it('misses nobody who is active while it runs, however many users there are', async () => {
+    const { registry, sessions, clock } = openCore();
+    const first = await sessions.create({}, { userId: 'first' }); // in the last part
+    for (let i = 0; i < 600; i++) {
+      clock.advance(1);
+      await sessions.create({}, { userId: `user ${i}` });
+    }
+    clock.advance(60 * SECOND);
+    const seen: string[] = [];
+    for await (const user of registry.users()) {
+      if (seen.length === 0) await first.touch(); // and now in the first one
+      seen.push(user);
+    }
+    expect(new Set(seen).size).toBe(seen.length);
+    expect(seen).toHaveLength(601);
+    expect(seen).toContain('first');
+  });
+
+  it('goes on behind users whose ids are as long, and take as much room in a cursor, as may be', async () => {
+    const { registry, sessions, clock } = openCore();
+    const users = ['last', '\u0001', '"', '漢', '\\'].map((letter) =>
+      letter.repeat(letter === 'last' ? 1 : 255),
+    );
+    for (const userId of users) {
+      clock.advance(1);
+      await sessions.create({}, { userId });
+    }
+    const seen: string[] = [];
+    let cursor: string | null = null;
+    do {
+      const part: UserPage = await registry.getAllUsers({ limit: 1, cursor });
+      seen.push(...part.users);
+      ({ cursor } = part);
+    } while (cursor !== null);
+    expect(seen.sort()).toEqual(users.sort());
+  });
+});
+
+describe('SessionRegistry.updateUser', () => {
+  it('also changes a session that is regenerated while it runs: a new id is no way out', async () => {
+    const { registry, sessions, store, phone } = await threeOfAnn();
+    const list = store.userSessions.bind(store);
+    let escaped: string | undefined;
+    vi.spyOn(store, 'userSessions').mockImplementation(async (userId) => {
+      const listed = await list(userId);
+      escaped ??= (await phone.regenerate()).token;
+      return listed;
+    });
+    expect(await registry.updateUser('ann', { role: 'none' })).toBe(3);
+    expect((await sessions.get(escaped, { fresh: true }))!.data).toEqual({ secret: 'hunter2', role: 'none' });
+  });
+
+  it('is seen by the next get() of this process, without any message from the store', async () => {
+    const { registry, sessions, phone } = await threeOfAnn();
+    const held = (await sessions.get(phone.token))!;
+    expect(held.source).toBe('cache');
+    for (const role of ['a', 'b']) {
+      expect(await registry.updateUser('ann', { role })).toBe(3);
+      expect((await sessions.get(phone.token))!.data).toEqual({ secret: 'hunter2', role });
+    }
+    expect(held.data).toEqual({ secret: 'hunter2' });
+  });
+
+  it('changes every session once, although its change takes time and others write meanwhile', async () => {
+    const { registry, sessions, laptop } = await threeOfAnn();
+    let calls = 0;
+    const changed = registry.updateUser<{ n?: number }>('ann', async (data) => {
+      if (calls++ === 0) await sessions.update(laptop.token, { other: 1 }).catch(() => undefined);
+      data.n = (data.n ?? 0) + 1;
+    });
+    expect(await changed).toBe(3);
+    for (const { id } of await registry.getUserSessions('ann')) expect(await registry.exists(id)).toBe(true);
+    expect((await sessions.get(laptop.token, { fresh: true }))!.data).toMatchObject({ n: 1 });
+  });
+
+  it('refuses what is no change even where the user has no session', async () => {
+    const { registry } = openCore();
+    await expect(registry.updateUser('nobody', 5 as never)).rejects.toMatchObject({ argument: 'change' });
+  });
+});
+
+describe('SessionRegistry.killAll', () => {
+  it('empties the near cache of the process, and tells of each session', async () => {
+    const { registry, sessions, cache, said, phone } = await threeOfAnn();
+    expect(await sessions.get(phone.token)).not.toBeNull();
+    expect(cache.size).toBeGreaterThan(0);
+    const progress: number[] = [];
+    expect(await registry.killAll({ onProgress: (ended) => progress.push(ended) })).toBe(3);
+    expect(cache.size).toBe(0);
+    expect(progress).toEqual([3]);
+    expect(said('destroyed').map(({ userId, reason }) => `${userId} ${reason}`)).toEqual(
+      Array(3).fill('ann killed'),
+    );
+  });
+});
+
+describe('what signing in again leaves behind', () => {
+  it('create() and login() prove who the user is, nobody’s session proves nothing', async () => {
+    const { sessions, clock, registry } = openCore();
+    const visitor = await sessions.create();
+    expect(visitor.lastAuthenticatedAt).toBeNull();
+    clock.advance(60 * SECOND);
+    const session = await sessions.login(visitor, 'ann');
+    expect(session.lastAuthenticatedAt).toBe(clock.wall());
+    clock.advance(60 * SECOND);
+    await sessions.login(session, 'ann');
+    expect(session.lastAuthenticatedAt).toBe(clock.wall());
+    expect((await registry.get(session.id))!.metadata).toMatchObject({ authenticatedAt: clock.wall() });
+    await session.regenerate({ userId: null });
+    expect(session.lastAuthenticatedAt).toBeNull();
+  });
+
+  it('reauthenticated() of nobody’s session rejects, and changes nothing', async () => {
+    const { sessions } = openCore();
+    const visitor = await sessions.create();
+    const { token } = visitor;
+    const rejected = visitor.reauthenticated().catch((error: unknown) => error);
+    expect(await rejected).toMatchObject({ code: 'SESSION_ARGUMENT', argument: 'reauthenticated()' });
+    expect(visitor.token).toBe(token);
+  });
+
+  it('regenerate() without userId keeps it, with new timeouts and metadata too; reauthenticated() sets it', async () => {
+    const { sessions, clock } = openCore();
+    const session = await sessions.create({ cart: 1 }, { userId: 'ann', metadata: { label: 'phone' } });
+    const at = clock.wall();
+    for (const options of [
+      {},
+      { idleTimeout: '2h', absoluteTimeout: '30d' },
+      { metadata: { label: 'laptop' } },
+      { keepData: false },
+    ] as const) {
+      clock.advance(60 * SECOND);
+      await session.regenerate(options);
+      expect(session.lastAuthenticatedAt).toBe(at);
+      expect((await sessions.get(session.token, { fresh: true }))!.lastAuthenticatedAt).toBe(at);
+    }
+    await session.set('cart', 2);
+    clock.advance(60 * SECOND);
+    const { token } = session;
+    expect(await session.reauthenticated()).toBe(session);
+    expect(session.token).not.toBe(token);
+    expect(await sessions.get(token)).toBeNull();
+    expect(session).toMatchObject({ userId: 'ann', data: { cart: 2 }, metadata: { label: 'laptop' } });
+    expect(session.lastAuthenticatedAt).toBe(clock.wall());
+    await session.regenerate({ userId: 'bob' });
+    expect(session.lastAuthenticatedAt).toBe(clock.wall());
+    expect(session.metadata).not.toHaveProperty('authenticatedAt');
+  });
+
+  it('nobody can claim it in metadata', async () => {
+    const { sessions, clock } = openCore();
+    const claimed = { authenticatedAt: clock.wall() + 5, label: 'x' };
+    const session = await sessions.create({}, { userId: 'ann', metadata: claimed });
+    expect(session.metadata).toEqual({ label: 'x' });
+    clock.advance(60 * SECOND);
+    await session.regenerate({ metadata: { authenticatedAt: clock.wall(), label: 'y' } });
+    expect(session.lastAuthenticatedAt).toBe(session.createdAt);
   });
 });

@@ -424,6 +424,19 @@ const WRONG: [title: string, input: unknown, option: string, value: string | Reg
     '40000 ms',
     /Write 30000 or less/,
   ],
+  ['maxSessionsPerUser: none', { maxSessionsPerUser: 0 }, 'maxSessionsPerUser', 'got 0', /Drop it/],
+  ['onLimit: a word', { maxSessionsPerUser: 1, onLimit: 'evict' }, 'onLimit', '"evict"', /'evict-oldest'/],
+  ['onLimit without a limit', { onLimit: 'reject' }, 'onLimit', 'needs maxSessionsPerUser', /drop onLimit/],
+  ['sweepInterval: 5', { sweepInterval: 5 }, 'sweepInterval', 'is 5', /milliseconds\?/],
+  ['captureMetadata: a word', { captureMetadata: 'ip' }, 'captureMetadata', '"ip"', /true or false/],
+  [
+    'additionalFields: a name',
+    { additionalFields: 'groupId' },
+    'additionalFields',
+    '"groupId"',
+    /\['groupId'\]/,
+  ],
+  ['additionalFields: one there is', { additionalFields: ['ip'] }, 'additionalFields', '"ip"', /'groupId'/],
   ['expressView: a word', { expressView: 'yes' }, 'expressView', '"yes"', /true or false/],
   [
     'userIdFrom: a name',
@@ -544,7 +557,7 @@ describe('resolveSessionOptions: unknown keys', () => {
   });
 
   it('an option of a later issue is refused, not ignored', () => {
-    for (const option of ['maxSessionsPerUser', 'onStoreUnavailable', 'index', 'sweepInterval']) {
+    for (const option of ['onStoreUnavailable', 'index', 'codec']) {
       expect(refusal({ [option]: undefined }).option).toBe(option);
     }
   });
@@ -570,6 +583,11 @@ describe('resolveSessionOptions: what is right', () => {
       commandTimeoutMs: 1_000,
       dataClass: undefined,
       waitForReplicas: 0,
+      captureMetadata: true,
+      additionalFields: [],
+      maxSessionsPerUser: 0,
+      onLimit: 'evict-oldest',
+      sweepIntervalMs: 5_000,
       cache: {
         maxEntries: 10_000,
         ttlRatio: 1,

@@ -47,6 +47,31 @@ describe('MemorySessionStore', () => {
     expect(warn.mock.calls[0]?.[0]).toMatch(/maxSessions of 3/);
   });
 
+  it('looking at lists is no use of sessions: the least recently used one still makes room', async () => {
+    vi.spyOn(Logger.prototype, 'warn').mockImplementation(() => undefined);
+    for (const look of [
+      (store: MemorySessionStore) => store.list({ limit: 10 }),
+      (store: MemorySessionStore) => store.listUsers({ limit: 10 }),
+      (store: MemorySessionStore) => store.countActive(0),
+      (store: MemorySessionStore) => store.userSessions('ann'),
+      (store: MemorySessionStore) => store.length(),
+    ]) {
+      const store = new MemorySessionStore({ maxSessions: 3, clock: new ManualClock() });
+      const [a, b, c] = [
+        (await mustCreate(store, { userId: 'ann' })).record.id,
+        (await mustCreate(store, { userId: 'ann' })).record.id,
+        (await mustCreate(store, { userId: 'ann' })).record.id,
+      ];
+      await look(store);
+      await mustCreate(store, { userId: 'bob' });
+      expect([await store.get(a), (await store.get(b))?.record.id, (await store.get(c))?.record.id]).toEqual([
+        null,
+        b,
+        c,
+      ]);
+    }
+  });
+
   it('open() removes expired sessions by itself, so that they take no live one’s place; close() stops that', async () => {
     vi.useFakeTimers();
     try {

@@ -1,0 +1,239 @@
+// killUser against everything else that happens to a user's sessions at that moment.
+// Shown to fail when it makes one pass only, and when DESTROY leaves index entries.
+import { setTimeout as delay } from 'node:timers/promises';
+import { Redis } from 'ioredis';
+import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { SessionLimitError, type SessionModuleOptions } from '../../lib/index.js';
+import type { NodeWorker } from '../support/node-worker.js';
+import { testRedisUrl, uniquePrefix } from '../support/redis-url.js';
+import { waitFor } from '../support/wait-for.js';
+import {
+  audit,
+  keysOf,
+  NO_SWEEP,
+  openRegistryNode,
+  startRegistryWorker,
+  type RegistryNode,
+} from './registry-rig.js';
+
+const ROUNDS = 500;
+const AT_ONCE = 20;
+
+interface Churned {
+  successors: string[];
+  logins: string[];
+  results: string[];
+}
+
+describe('killUser and killAll against what else is going on', () => {
+  let redis: Redis;
+  let prefix: string;
+  let node: RegistryNode | undefined;
+  let workers: NodeWorker[] = [];
+
+  beforeAll(() => {
+    redis = new Redis(testRedisUrl());
+  });
+  afterAll(() => redis.disconnect());
+  afterEach(async () => {
+    await node?.close();
+    node = undefined;
+    for (const worker of workers.splice(0)) {
+      await worker.call('close');
+      await worker.stop();
+    }
+  });
+
+  const open = async (options: SessionModuleOptions = {}): Promise<RegistryNode> => {
+    prefix = uniquePrefix();
+    node = await openRegistryNode({
+      redis: testRedisUrl(),
+      keyPrefix: prefix,
+      sweepInterval: NO_SWEEP,
+      touchInterval: 0,
+      ...options,
+    });
+    return node;
+  };
+  const lateNotes = async (): Promise<void> => void (await node!.registry.count({ activeWithin: '1h' }));
+
+  it(
+    `${ROUNDS} users killed while two processes sign in, save, touch and replace tokens: what was there before is ` +
+      'refused everywhere and in no index',
+    async () => {
+      const { sessions, registry } = await open();
+      workers = await Promise.all(
+        [0, 1].map(() =>
+          startRegistryWorker({
+            redis: testRedisUrl(),
+            keyPrefix: prefix,
+            sweepInterval: NO_SWEEP,
+            touchInterval: 0,
+          }),
+        ),
+      );
+      let won = 0;
+      let lost = 0;
+      let spared = 0;
+      const doomed: string[] = [];
+      for (let round = 0; round < ROUNDS; round += AT_ONCE) {
+        const users = await Promise.all(
+          Array.from({ length: AT_ONCE }, async (_, index) => {
+            const userId = `user-${round + index}`;
+            const made = await Promise.all(Array.from({ length: 6 }, () => sessions.create({}, { userId })));
+            return { userId, tokens: made.map(({ token }) => token) };
+          }),
+        );
+        // Every process has copies of all of them.
+        const tokens = users.flatMap((user) => user.tokens);
+        for (const worker of workers) expect(await worker.call('alive', tokens)).toHaveLength(tokens.length);
+        const churning = workers.map((worker, part) =>
+          worker.call<Churned[]>(
+            'churn',
+            users.map((user) => ({ ...user, tokens: user.tokens.slice(part * 3, part * 3 + 3) })),
+          ),
+        );
+        const killing = users.map(async ({ userId }) => {
+          await delay(Math.random() * 25);
+          expect(await registry.killUser(userId)).toBeGreaterThan(0);
+        });
+        await Promise.all(killing);
+        const churned = (await Promise.all(churning)).flat();
+        for (const { results } of churned)
+          for (const result of results) {
+            expect(['ok', 'SESSION_GONE']).toContain(result);
+            if (result === 'ok') won++;
+            else lost++;
+          }
+
+        const gone = [...tokens, ...churned.flatMap(({ successors }) => successors)];
+        doomed.push(...gone);
+        await waitFor(
+          async () => {
+            for (const worker of workers) expect(await worker.call('alive', gone)).toEqual([]);
+            return true;
+          },
+          { timeoutMs: 2_000 },
+        );
+        for (const token of gone) expect(await sessions.get(token)).toBeNull();
+        // Only sign-ins of the same moment may be left, and they are listed exactly where they live.
+        const logins = churned.flatMap((one) => one.logins);
+        const alive = await workers[0]!.call<string[]>('alive', logins);
+        const listed = await Promise.all(users.map(({ userId }) => registry.getUserSessions(userId)));
+        expect(listed.flat()).toHaveLength(alive.length);
+        spared += alive.length;
+        const found = await audit(redis, prefix);
+        expect(found.wrong).toEqual([]);
+        await Promise.all(users.map(({ userId }) => registry.killUser(userId)));
+        expect((await audit(redis, prefix)).alive).toEqual([]);
+      }
+      // Both ways, else nothing raced.
+      process.stdout.write(`kill races: ${won} before, ${lost} after the kill, ${spared} sign-ins spared\n`);
+      expect(Math.min(won, lost, spared)).toBeGreaterThan(ROUNDS / 10);
+      await lateNotes();
+      await delay(1_100); // notes of the workers are written within a second
+      expect(await keysOf(redis, prefix)).toEqual([`${prefix}layout`]);
+      for (const worker of workers) expect(await worker.call('alive', doomed)).toEqual([]);
+    },
+  );
+
+  it('a session whose token is replaced again and again does not escape, 200 users', async () => {
+    const { sessions, registry } = await open({ cache: false });
+    const outcomes: string[] = [];
+    const chase = async (userId: string): Promise<void> => {
+      let { token } = await sessions.create({}, { userId });
+      let killed = false;
+      const chain = (async () => {
+        // Whoever is killed cannot go on; one that still can a while after the kill has escaped.
+        for (let after = 0; after < 20; after += killed ? 1 : 0)
+          ({ token } = await sessions.regenerate(token));
+      })();
+      const end = chain.then(
+        () => 'escaped',
+        (error: unknown) => (error as { code: string }).code,
+      );
+      await delay(Math.random() * 10);
+      const count = await registry.killUser(userId);
+      killed = true;
+      outcomes.push(`${count} ${await end}`);
+    };
+    for (let round = 0; round < 20; round++)
+      await Promise.all(Array.from({ length: 10 }, (_, n) => chase(`user-${round}-${n}`)));
+    expect(outcomes).toEqual(Array.from({ length: 200 }, () => '1 SESSION_GONE'));
+    expect((await audit(redis, prefix)).wrong).toEqual([]);
+  });
+
+  /** A login to a user who may have no more, of whom something happens between both steps of the move. */
+  async function refusedLogin(meanwhile: (id: string) => Promise<unknown>) {
+    const { sessions, store } = node!;
+    await sessions.create({}, { userId: 'full' });
+    const session = await sessions.create({}, { userId: 'ada' });
+    const create = store.create.bind(store);
+    store.create = async (next) => {
+      store.create = create;
+      await meanwhile(session.id);
+      await sessions.create({}, { userId: 'full' }).catch(() => undefined); // killAll has made room
+      return create(next);
+    };
+    const error = await session.regenerate({ userId: 'full' }).then(
+      () => undefined,
+      (reason: unknown) => reason,
+    );
+    return { session, error };
+  }
+
+  it('a refused login puts the session back as it was', async () => {
+    await open({ maxSessionsPerUser: 1, onLimit: 'reject' });
+    const { session, error } = await refusedLogin(async () => undefined);
+    expect(error).toBeInstanceOf(SessionLimitError);
+    expect(await node!.sessions.get(session.token)).toMatchObject({ userId: 'ada' });
+    expect((await node!.registry.getUserSessions('ada')).map(({ id }) => id)).toEqual([session.id]);
+    const { users } = await node!.registry.getAllUsers();
+    expect(users.toSorted()).toEqual(['ada', 'full']);
+  });
+
+  // Known limit: between MARK_MOVED and RESTORE_MOVED nobody finds the session. Fails until there is a fence.
+  it.fails.each([
+    ['killUser', () => node!.registry.killUser('ada')],
+    ['killAll', () => node!.registry.killAll()],
+  ])('a session that was being moved when %s came does not come back when the move fails', async (_, kill) =>
+    staysGone(kill),
+  );
+
+  it('a session that was being moved when kill came does not come back when the move fails', () =>
+    staysGone((id) => node!.registry.kill(id)));
+
+  const staysGone = async (kill: (id: string) => Promise<unknown>) => {
+    await open({ maxSessionsPerUser: 1, onLimit: 'reject' });
+    const { session, error } = await refusedLogin(kill);
+    expect(error).toBeInstanceOf(Error);
+    expect(await node!.sessions.get(session.token, { fresh: true })).toBeNull();
+    expect(await node!.registry.getUserSessions('ada')).toEqual([]);
+    expect((await audit(redis, prefix)).wrong).toEqual([]);
+  };
+
+  // Known limit, of the same kind: RESTORE_MOVED does not count.
+  it.fails('a session put back never makes more than the user may have', async () => {
+    await open({ maxSessionsPerUser: 1, onLimit: 'reject' });
+    // Whether this one is refused or the other is lost, there is one at the end.
+    await refusedLogin(() => node!.sessions.create({}, { userId: 'ada' }).catch(() => undefined));
+    expect(await node!.registry.getUserSessions('ada')).toHaveLength(1);
+  });
+
+  it('killUser while their session is replaced with new times: the new token is refused too', async () => {
+    const { sessions, registry, store } = await open();
+    const session = await sessions.create({}, { userId: 'ada' });
+    const old = session.token;
+    const list = store.userSessions.bind(store);
+    let looks = 0;
+    store.userSessions = async (userId) => {
+      const found = await list(userId);
+      if (looks++ === 0) await session.regenerate({ idleTimeout: '1h', absoluteTimeout: '2h' });
+      return found;
+    };
+    await registry.killUser('ada');
+    expect(looks).toBeGreaterThan(1);
+    expect(session.token).not.toBe(old);
+    for (const token of [old, session.token]) expect(await sessions.get(token, { fresh: true })).toBeNull();
+  });
+});
