@@ -19,6 +19,7 @@ import {
   SessionService,
   type SessionInfo,
 } from 'nestjs-sessionkit';
+import { parseName } from './name.js';
 import { sessionsPage, signInPage } from './page.js';
 import { THEMES } from './session-data.js';
 import { deviceOf, timeAgo } from './words.js';
@@ -110,13 +111,12 @@ export class AppController {
     return { ended: await this.registry.killUser(userOf(session), { except: session.id }) };
   }
 
-  /** Ids are public, so an id proves nothing: only sessions in the user's own list may be ended here. */
+  /** Ids are public, so an id proves nothing: with `userId`, only the user's own sessions are ended here. */
   @Post('sessions/:id/end')
   @HttpCode(303)
   @Header('Location', '/')
   async end(@Session() session: ActiveSession, @Param('id') id: string): Promise<object> {
-    const own = await this.registry.getUserSessions(userOf(session));
-    const ended = own.some((info) => info.id === id) && (await this.registry.kill(id));
+    const ended = await this.registry.kill(id, { userId: userOf(session) });
     return { ended: ended ? 1 : 0 };
   }
 }
@@ -136,15 +136,6 @@ async function countView(session: ActiveSession): Promise<number> {
 function userOf({ userId }: ActiveSession): string {
   if (userId === null) throw new UnauthorizedException();
   return userId;
-}
-
-/** Bodies are whatever the client sent: a missing field, a list, an object. */
-function parseName(value: unknown): string {
-  const name = typeof value === 'string' ? value.trim() : '';
-  if (!/^\P{C}{1,50}$/u.test(name)) {
-    throw new BadRequestException('name must have 1 to 50 characters, and no control characters');
-  }
-  return name;
 }
 
 function describe(info: SessionInfo, current: string): object {

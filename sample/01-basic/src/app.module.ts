@@ -1,6 +1,7 @@
 import { Module } from '@nestjs/common';
 import { APP_FILTER } from '@nestjs/core';
 import { SessionModule } from 'nestjs-sessionkit';
+import { AdminController } from './admin.controller.js';
 import { AppController } from './app.controller.js';
 import { SessionErrorsFilter } from './session-errors.filter.js';
 
@@ -11,7 +12,7 @@ import { SessionErrorsFilter } from './session-errors.filter.js';
     // without cookies may send `Authorization: Bearer …`: that is the default too.
     SessionModule.forRoot({ redis: process.env.REDIS_URL || undefined }),
   ],
-  controllers: [AppController],
+  controllers: [AppController, AdminController],
   providers: [{ provide: APP_FILTER, useClass: SessionErrorsFilter }],
 })
 export class AppModule {}

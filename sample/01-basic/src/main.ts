@@ -55,6 +55,7 @@ nestjs-sessionkit, sample 01-basic: ${url}
 Sessions are kept in ${store}.
 
 Open it in two browsers, or paste into a shell: sign in, see the views grow, list your sessions.
+Whoever signs in as "admin" sees everybody's: ${url}/admin
 
   curl -sS -w '\\n' -c ${JAR} -d name=Ada ${url}/sign-in
   curl -sS -w '\\n' -b ${JAR} ${url}/me ${url}/me
