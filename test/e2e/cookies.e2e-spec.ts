@@ -271,7 +271,8 @@ describe.each(PLATFORMS)('the cookie over %s', (platform) => {
       const app = await start(platform, {
         redis: redis.url,
         cookie: { secrets: SECRET },
-        coherence: { leaseMs: 60_000, heartbeatMs: 30_000 }, // no heartbeat within the test
+        coherence: { leaseMs: 60_000, heartbeatMs: 30_000 }, // no heartbeat within the test, and no sweep
+        sweepInterval: '1h',
       });
       await untilLive(app);
       const client = new Redis(redis.url);

@@ -21,8 +21,9 @@ describe('bad tokens', () => {
 
   beforeAll(async () => {
     server = await RedisServer.start();
-    node = await openNode({ redis: server.url, partitions: PARTITIONS });
+    node = await openNode({ redis: server.url, partitions: PARTITIONS, sweepInterval: '1h' });
     const session = await node.sessions.create({ name: 'Ada' }, { userId: 'ada' });
+    await node.registry.count({ activeWithin: '1h' }); // writes now when it was active, and not a second later
     ({ id: realId, token: realToken } = session);
     await node.sessions.get(newToken(0)); // from here on EVALSHA finds the script
     monitor = await RedisMonitor.open(server.url);
