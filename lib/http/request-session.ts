@@ -124,7 +124,7 @@ export class RequestSession implements SessionBinding, ResponseGateOwner {
     return found instanceof Promise ? found.then((session) => this.#orNew(session)) : this.#orNew(found);
   }
 
-  /** True when nothing can be answered any more, or there is nobody to answer by HTTP. */
+  /** True when nothing can be answered by HTTP any more. */
   get isAnswered(): boolean {
     const { response } = this;
     return response !== undefined && (response.headersSent || response.closed);

@@ -85,6 +85,7 @@ describe('REPLICAOF on the server that an app is attached to', () => {
       keyPrefix,
       coherence: COHERENCE,
       commandTimeout: '300ms',
+      sweepInterval: '1h', // a background write that is refused would tell of the demotion too
       ...options,
     });
     const tokens = await Promise.all(
@@ -95,6 +96,7 @@ describe('REPLICAOF on the server that an app is attached to', () => {
     await waitFor(async () => (await old.redis.wait(1, 500)) === 1);
     const source = options.cache === false ? 'store' : 'cache';
     for (const token of tokens) expect((await reader.sessions.get(token))?.source).toBe(source);
+    await reader.registry.count({ activeWithin: '1h' }); // so would a note of activity, written a second later
 
     await next.redis.replicaof('NO', 'ONE');
     // To where nobody is: otherwise the new master's messages would come back through replication.
