@@ -319,6 +319,7 @@ describe('maxSessionsPerUser', () => {
     await consistent();
   });
 
+  // Known limit: a repeated try finds its session made, and no longer knows which others had to go for it.
   it.todo('a lost answer loses no event of what made room (evict-oldest)');
   it.each(['reject'] as const)(
     'a lost answer makes one session and no more, and no event is lost (%s, 40 cuts)',
