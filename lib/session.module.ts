@@ -174,16 +174,9 @@ export class SessionModule extends ConfigurableModuleClass implements OnModuleIn
   async onModuleInit(): Promise<void> {
     checkTls(this.host.httpAdapter, this.options);
     this.http.checkAttached();
-    if (this.options.maxSessionsPerUser !== 0 && !this.store.capabilities.index) {
-      throw new SessionOptionsError(
-        'maxSessionsPerUser',
-        `needs a store that finds the sessions of a user, and ${this.store.constructor.name} does not. Drop one of both.`,
-      );
-    }
+    this.#checkCapabilities();
     this.#warn();
-    if (this.store instanceof MemorySessionStore) {
-      this.#stopListening = this.store.onChange((id, version) => this.cache.invalidate(id, version));
-    }
+    this.#stopListening = this.store.onChange((id, version) => this.cache.invalidate(id, version));
     try {
       await this.cache.open();
       await this.scheduler.start();
@@ -215,6 +208,22 @@ export class SessionModule extends ConfigurableModuleClass implements OnModuleIn
     await this.store.close();
     await this.cache.close();
     this.events.removeAllListeners();
+  }
+
+  /** @throws {SessionOptionsError} for an option that the store cannot fulfil */
+  #checkCapabilities(): void {
+    const { options, store } = this;
+    const needs = [
+      ['maxSessionsPerUser', options.maxSessionsPerUser !== 0, 'index', 'finds the sessions of a user'],
+      ['rotateEvery', options.rotateEveryMs !== 0, 'aliases', 'knows what became of a replaced token'],
+    ] as const;
+    for (const [option, isSet, capability, ability] of needs) {
+      if (!isSet || store.capabilities[capability] === true) continue;
+      throw new SessionOptionsError(
+        option,
+        `needs a store that ${ability}, and ${store.constructor.name} does not (capabilities.${capability}). Drop one of both.`,
+      );
+    }
   }
 
   #warn(): void {
@@ -320,7 +329,7 @@ function createSubscriber(
   // Without a cache there is still somebody to tell where the app asked for it.
   const wanted = cache !== false || subscriber !== undefined || options.events.message !== undefined;
   if (!(store instanceof RedisSessionStore) || redis === undefined || !wanted) {
-    return new RedisSubscriber(null, events, store.capabilities.exclusive);
+    return new RedisSubscriber(null, events, store.capabilities.exclusive === true);
   }
   const source = subscriber ?? redis;
   return new RedisSubscriber(

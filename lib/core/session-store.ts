@@ -119,14 +119,19 @@ export type MoveResult =
   | Conflict
   | LimitReached;
 
-/** What a store can do beyond the bare contract. */
+/**
+ * What a store can do beyond the bare contract; what is left out, it cannot. A feature that needs one of these stops the
+ * boot where the store lacks it.
+ */
 export interface SessionStoreCapabilities {
-  /** Writes are refused with `conflict` when the record changed since it was read. */
-  readonly versions: boolean;
-  /** `userSessions` finds all sessions of a user. */
-  readonly index: boolean;
+  /** Writes are refused with `conflict` when any process changed the record since it was read. */
+  readonly versions?: boolean;
+  /** `userSessions` finds all sessions of a user, `destroyMany` ends them, and `create` observes `limit`. */
+  readonly index?: boolean;
+  /** `move` observes `alias`, and `successorOf` and `get` follow it: what the option `rotateEvery` needs. */
+  readonly aliases?: boolean;
   /** This process is the only writer, so copies may be kept although no changes are announced. */
-  readonly exclusive: boolean;
+  readonly exclusive?: boolean;
 }
 
 /**
@@ -139,13 +144,21 @@ export interface SessionStoreCapabilities {
  * @publicApi
  */
 export abstract class SessionStore {
-  abstract readonly capabilities: SessionStoreCapabilities;
+  readonly capabilities: SessionStoreCapabilities = {};
 
   /** Called once while the app boots; may reject to stop the boot. */
   async open(): Promise<void> {}
 
   /** Called once when the app shuts down: stops timers, closes connections the store opened itself. */
   async close(): Promise<void> {}
+
+  /**
+   * Only an `exclusive` store need do this: tells every change as it is made, `version` the new one, or Infinity when the
+   * session ended. Returns the function that ends it.
+   */
+  onChange(_listener: (id: string, version: number) => void): () => void {
+    return () => undefined;
+  }
 
   /** Stores a new session; `taken`, and nothing changed, if the id has a live one. Observes `session.limit`. */
   abstract create(session: NewSession): Promise<CreateResult>;
@@ -180,8 +193,8 @@ export abstract class SessionStore {
   abstract destroy(id: string, hint?: { userId: string | null }): Promise<boolean>;
 
   /**
-   * Ends `base` and creates `next` in its place; at no moment are both usable. Where user and partition stay the
-   * same, creation time and absolute deadline are inherited; see `next.restartsAbsolute`.
+   * Ends `base` and creates `next` in its place; at no moment are both usable. Where the user stays the same, creation
+   * time and absolute deadline are inherited; see `next.restartsAbsolute`.
    */
   abstract move(base: SessionRecord, next: NewSession): Promise<MoveResult>;
 
@@ -244,15 +257,19 @@ export abstract class SessionStore {
   ): Promise<void> {}
 
   /** Live sessions of one user, most recently used first. Only with `capabilities.index`. */
-  abstract userSessions(
-    userId: string,
-  ): Promise<{ readonly records: readonly SessionRecord[]; readonly now: number }>;
+  async userSessions(
+    _userId: string,
+  ): Promise<{ readonly records: readonly SessionRecord[]; readonly now: number }> {
+    throw new TypeError(`${this.constructor.name} has no capabilities.index`);
+  }
 
   /**
    * Ends many sessions of one user at once, in bounded batches, and resolves to the ids that were live.
    * Only with `capabilities.index`.
    */
-  abstract destroyMany(ids: readonly string[], userId: string): Promise<readonly string[]>;
+  async destroyMany(_ids: readonly string[], _userId: string): Promise<readonly string[]> {
+    throw new TypeError(`${this.constructor.name} has no capabilities.index`);
+  }
 }
 
 /** A part of all entries, by last activity. */

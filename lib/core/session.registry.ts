@@ -315,7 +315,7 @@ export class SessionRegistry {
 
   #store() {
     const { store } = this.engine;
-    if (!store.capabilities.index) {
+    if (store.capabilities.index !== true) {
       throw new SessionArgumentError(
         'store',
         `${store.constructor.name} keeps no index of users. Use Redis or the memory store.`,

@@ -326,11 +326,11 @@ function checkStore(store: SessionModuleOptions['store']): SessionModuleOptions[
     );
   }
   const { capabilities } = store;
-  for (const name of ['versions', 'index', 'exclusive'] as const) {
-    if (typeof capabilities?.[name] !== 'boolean') {
+  for (const [name, value] of Object.entries(capabilities ?? {})) {
+    if (typeof value !== 'boolean') {
       throw new SessionOptionsError(
         'store',
-        `must say what it can do; got ${shown(capabilities?.[name])} for capabilities.${name}. Write true or false.`,
+        `must say what it can do; got ${shown(value)} for capabilities.${name}. Write true or false.`,
       );
     }
   }

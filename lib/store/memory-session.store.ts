@@ -40,7 +40,7 @@ export interface MemorySessionStoreOptions {
  * @publicApi
  */
 export class MemorySessionStore extends SessionStore {
-  readonly capabilities = { versions: true, index: true, exclusive: true } as const;
+  override readonly capabilities = { versions: true, index: true, aliases: true, exclusive: true } as const;
   readonly #listeners = new Set<(id: string, version: number) => void>();
   readonly #logger = new Logger('SessionModule');
   readonly #records: LRUCache<string, SessionRecord>;
@@ -79,13 +79,7 @@ export class MemorySessionStore extends SessionStore {
     });
   }
 
-  /**
-   * Tells every change, as `RedisSessionStore` does by pub/sub: `version` is the new one, or Infinity when the session
-   * ended. Returns the function that ends it.
-   *
-   * @internal for the near cache
-   */
-  onChange(listener: (id: string, version: number) => void): () => void {
+  override onChange(listener: (id: string, version: number) => void): () => void {
     this.#listeners.add(listener);
     return () => this.#listeners.delete(listener);
   }
@@ -147,7 +141,7 @@ export class MemorySessionStore extends SessionStore {
     return live;
   }
 
-  async destroyMany(ids: readonly string[]): Promise<readonly string[]> {
+  override async destroyMany(ids: readonly string[]): Promise<readonly string[]> {
     return ids.filter((id) => {
       const live = this.#live(id) !== undefined;
       this.#records.delete(id);
@@ -212,7 +206,7 @@ export class MemorySessionStore extends SessionStore {
     for (const session of this.#expired.splice(0)) onExpired(session);
   }
 
-  async userSessions(userId: string): Promise<{ records: SessionRecord[]; now: number }> {
+  override async userSessions(userId: string): Promise<{ records: SessionRecord[]; now: number }> {
     const records = [...(this.#idsOfUser.get(userId) ?? [])].flatMap((id) => this.#look(id) ?? []);
     records.sort((a, b) => (comesAfter(a, b) ? 1 : -1));
     return { records, now: this.#clock.wall() };

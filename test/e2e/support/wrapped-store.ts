@@ -15,7 +15,7 @@ type Operation = 'create' | 'get' | 'set' | 'touch' | 'destroy' | 'move' | 'user
  * `capabilities` say. `exclusive` decides whether the near cache works.
  */
 export class WrappedStore extends SessionStore {
-  readonly capabilities: SessionStoreCapabilities;
+  override readonly capabilities: SessionStoreCapabilities;
   readonly calls = { open: 0, close: 0, create: 0, get: 0, set: 0, touch: 0, destroy: 0, move: 0 };
   /** While true every operation rejects, as a store does that does not answer. */
   down = false;
@@ -27,7 +27,7 @@ export class WrappedStore extends SessionStore {
     readonly inner = new MemorySessionStore(),
   ) {
     super();
-    this.capabilities = { versions: true, index: true, exclusive: false, ...capabilities };
+    this.capabilities = { versions: true, index: true, aliases: true, ...capabilities };
   }
 
   override async open(): Promise<void> {
@@ -88,12 +88,12 @@ export class WrappedStore extends SessionStore {
     return this.inner.clear();
   }
 
-  async userSessions(userId: string) {
+  override async userSessions(userId: string) {
     this.#check('userSessions');
     return this.inner.userSessions(userId);
   }
 
-  async destroyMany(ids: readonly string[]) {
+  override async destroyMany(ids: readonly string[]) {
     this.#check('destroyMany');
     return this.inner.destroyMany(ids);
   }
