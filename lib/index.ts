@@ -100,6 +100,7 @@ export {
   type SessionLimit,
   type SessionStoreCapabilities,
   type TouchResult,
+  type UserSessions,
   type WriteResult,
 } from './core/session-store.js';
 export { RecordSessionStore, type RecordSessionStoreOptions } from './core/record-session-store.js';

@@ -78,6 +78,15 @@ export interface ListPage<E> {
   readonly now: number;
 }
 
+/** Sessions of one user. */
+export interface UserSessions {
+  /** Those that are live, most recently used first. */
+  readonly records: readonly SessionRecord[];
+  /** Those in the middle of a `move` to another user: absent, unless the move fails and puts them back. */
+  readonly moving?: readonly SessionRecord[];
+  readonly now: number;
+}
+
 /** A change of `data` on top of `base`. Everything else of the record stays as it is. */
 export interface SessionChange {
   readonly base: SessionRecord;
@@ -257,9 +266,7 @@ export abstract class SessionStore {
   ): Promise<void> {}
 
   /** Live sessions of one user, most recently used first. Only with `capabilities.index`. */
-  async userSessions(
-    _userId: string,
-  ): Promise<{ readonly records: readonly SessionRecord[]; readonly now: number }> {
+  async userSessions(_userId: string): Promise<UserSessions> {
     throw new TypeError(`${this.constructor.name} has no capabilities.index`);
   }
 

@@ -1,3 +1,4 @@
+import { setTimeout as delay } from 'node:timers/promises';
 import { SessionArgumentError } from '../errors/caller.errors.js';
 import { SessionNotReplicatedError } from '../errors/state.errors.js';
 import type { ResolvedSessionOptions } from '../options/session-options.interface.js';
@@ -12,7 +13,13 @@ import {
   type ListOptions,
 } from './session-list.js';
 import { deadlineOf, type SessionInfo, type SessionRecord } from './session-record.interface.js';
-import { comesAfter, type ListPage, type ListPosition, type ListQuery } from './session-store.js';
+import {
+  comesAfter,
+  type ListPage,
+  type ListPosition,
+  type ListQuery,
+  type UserSessions,
+} from './session-store.js';
 import { partitionOfId } from './session-token.js';
 import { checkUserId } from './user-id.js';
 
@@ -62,6 +69,8 @@ export interface UserPage {
   readonly cursor: string | null;
 }
 
+/** How long `updateUser` waits for a session in the middle of a move before it looks again. */
+const MOVING_MS = 20;
 /** Passes over a user's index in one `killUser`; each finds only what was re-created meanwhile. */
 const MAX_PASSES = 100;
 
@@ -221,13 +230,13 @@ export class SessionRegistry {
     const store = this.#store();
     const spared = new Set(typeof except === 'string' ? [except] : except);
     const first = await store.userSessions(userId);
-    let { records } = first;
+    let found: UserSessions = first;
     let count = 0;
     let unconfirmed: SessionNotReplicatedError | undefined;
     for (let pass = 0; pass < MAX_PASSES; pass++) {
       // First all that are listed; then what was regenerated meanwhile: it keeps its time of creation, so that it
       // cannot slip through under its new id, while a login that began after this call is left alone.
-      const ids = records
+      const ids = [...found.records, ...(found.moving ?? [])]
         .filter(({ id, createdAt }) => (pass === 0 || createdAt <= first.now) && !spared.has(id))
         .map(({ id }) => id);
       // The first pass also where nothing is left: what was ended before may still wait to be confirmed by replicas.
@@ -238,7 +247,7 @@ export class SessionRegistry {
         if (!(error instanceof SessionNotReplicatedError)) throw error;
         unconfirmed = error.and(unconfirmed); // they have ended; the others must end too
       }
-      ({ records } = await store.userSessions(userId));
+      found = await store.userSessions(userId);
     }
     if (unconfirmed !== undefined) throw unconfirmed;
     return count;
@@ -263,17 +272,20 @@ export class SessionRegistry {
     const store = this.#store();
     const first = await store.userSessions(userId);
     const tried = new Set<string>();
-    let { records } = first;
+    let found: UserSessions = first;
     let count = 0;
-    for (let pass = 0; pass < MAX_PASSES && records.length > 0; pass++) {
+    for (let pass = 0; pass < MAX_PASSES; pass++) {
+      const records = found.records.filter(
+        ({ id, createdAt }) => pass === 0 || (!tried.has(id) && createdAt <= first.now),
+      );
       const changed = await Promise.all(records.map((record) => this.engine.updateById(record, change)));
       count += changed.filter(Boolean).length;
-      if (!changed.includes(false)) break;
       // One that has gone may have been regenerated: it keeps its time of creation under its new id.
+      const isMoving = found.moving?.some(({ createdAt }) => createdAt <= first.now) ?? false;
+      if (!isMoving && !changed.includes(false)) break;
       for (const { id } of records) tried.add(id);
-      records = (await store.userSessions(userId)).records.filter(
-        ({ id, createdAt }) => !tried.has(id) && createdAt <= first.now,
-      );
+      if (isMoving) await delay(MOVING_MS); // until it has arrived, or is put back
+      found = await store.userSessions(userId);
     }
     return count;
   }

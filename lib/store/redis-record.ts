@@ -22,6 +22,11 @@ export function isMoved(text: string): boolean {
   return text.charCodeAt(0) === 77; // 'M'
 }
 
+/** The record beneath such a mark. */
+export function unmarked(text: string): string {
+  return text.slice(14);
+}
+
 /** What took the place of a session whose token was rotated; null where the text says nothing of the kind. */
 export function aliasOf(text: string): { readonly id: string; readonly readableUntil: number } | null {
   if (text.charCodeAt(0) !== 65 /* 'A' */) return null;

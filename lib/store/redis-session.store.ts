@@ -19,6 +19,7 @@ import {
   type SessionChange,
   type SessionLimit,
   type TouchResult,
+  type UserSessions,
   type WriteResult,
 } from '../core/session-store.js';
 import { withRandomBytes } from '../core/random-pool.js';
@@ -39,11 +40,12 @@ import {
   isMoved,
   parseMetadata,
   parseRecord,
+  unmarked,
 } from './redis-record.js';
 import { ActivityIndex } from './activity-index.js';
 import { CREATE_LIMITED, NOTE_ACTIVITY, SWEEP } from './scripts/index.lua.js';
 import { CREATE, DESTROY, GET, SET, TOUCH } from './scripts/record.lua.js';
-import { MARK_MOVED, RESTORE_MOVED, ROTATE } from './scripts/move.lua.js';
+import { FORGET_MOVED, MARK_MOVED, RESTORE_MOVED, ROTATE } from './scripts/move.lua.js';
 
 /** Most records one command or script touches, so that none holds Redis up for long. */
 const BATCH = 200;
@@ -438,10 +440,11 @@ export class RedisSessionStore extends SessionStore {
     if (unconfirmed !== undefined) throw unconfirmed;
   }
 
-  override async userSessions(userId: string): Promise<{ records: SessionRecord[]; now: number }> {
+  override async userSessions(userId: string): Promise<UserSessions> {
     const partition = partitionOfUser(userId, this.#keys.partitions);
     const key = this.#keys.user(partition, encodeUserId(userId));
     const found = new Map<string, SessionRecord>();
+    const moving = new Map<string, SessionRecord>();
     const read = new Set<string>();
     let now = 0;
     for (let tries = 1; ; tries++) {
@@ -453,6 +456,7 @@ export class RedisSessionStore extends SessionStore {
         const listed = await this.#readMany(partition, unread);
         for (const id of unread) read.add(id);
         for (const record of listed.records) found.set(record.id, record);
+        for (const record of listed.moving) moving.set(record.id, record);
         now = listed.now;
         // A session regenerated between both reads has its record under a new id, which nobody has looked at yet:
         // without another look, killUser() would take an empty answer for a finished job.
@@ -464,7 +468,8 @@ export class RedisSessionStore extends SessionStore {
           continue;
         }
       }
-      return { records: ids.flatMap((id) => found.get(id) ?? []), now };
+      const those = (map: Map<string, SessionRecord>) => ids.flatMap((id) => map.get(id) ?? []);
+      return { records: those(found), moving: those(moving), now };
     }
   }
 
@@ -555,6 +560,7 @@ export class RedisSessionStore extends SessionStore {
     const { id } = session;
     const partition = this.#partition(id);
     const user = encodeUserId(userId);
+    const userKey = this.#keys.user(partition, user);
     const nonce = newNonce();
     const displaced: DisplacedSession[] = [];
     let offered: readonly string[] = [];
@@ -566,7 +572,7 @@ export class RedisSessionStore extends SessionStore {
         [
           this.#keys.record(partition, id),
           this.#keys.deadlines(partition),
-          this.#keys.user(partition, user),
+          userKey,
           this.#keys.activity(partition),
           this.#keys.users(partition),
           ...offered.map((other) => this.#keys.record(partition, other)),
@@ -600,9 +606,29 @@ export class RedisSessionStore extends SessionStore {
       if (reply[0] === 1)
         return { status: 'created', displaced, ...created(session, reply as readonly number[]) };
       if (reply[0] === 3) return { status: 'limit', displaced };
-      offered = reply[1]; // and at once: the longer it waits, the more others have replaced
+      const [, oldest, , count] = reply;
+      // And at once: the longer it waits, the more others have replaced.
+      offered =
+        count > oldest.length
+          ? [...oldest, ...(await this.#expiredAfter(userKey, partition, oldest.length))]
+          : oldest;
     }
     throw new SessionStoreUnavailableError('create a session', "the user's sessions kept changing", false);
+  }
+
+  /** Some of a user's sessions that have expired unswept, of those behind the `offset` least recently used. */
+  async #expiredAfter(userKey: string, partition: number, offset: number): Promise<readonly string[]> {
+    const expired: string[] = [];
+    for (let start = offset; expired.length < BATCH; start += BATCH) {
+      const ids = await this.connection.read("list a user's sessions", (client) =>
+        client.zrange(userKey, String(start), String(start + BATCH - 1)),
+      );
+      const { records, moving } = await this.#readMany(partition, ids);
+      const alive = new Set([...records, ...moving].map(({ id }) => id));
+      expired.push(...ids.filter((id) => !alive.has(id)));
+      if (ids.length < BATCH) break;
+    }
+    return expired.slice(0, BATCH);
   }
 
   /** True when there may be more. */
@@ -625,13 +651,15 @@ export class RedisSessionStore extends SessionStore {
       ],
       [...ids, ...users],
     );
-    for (const [index, metadata] of (value as (string | 0)[]).entries()) {
-      if (metadata === 0) continue;
+    const replies = value as (string | 0 | 1)[];
+    for (const [index, metadata] of replies.entries()) {
+      if (typeof metadata !== 'string') continue;
       const [id, user] = [ids[index]!, users[index]!];
       this.#activity.forget(id);
       onExpired({ id, userId: decodeUserId(user), metadata: readMetadata(metadata) });
     }
-    return members.length === REMOVE_BATCH;
+    // Those that stay would be found again at once.
+    return members.length === REMOVE_BATCH && replies.some((reply) => reply !== 1);
   }
 
   async #writeActivity(notes: readonly (readonly [string, { user: string; at: number }])[]): Promise<void> {
@@ -684,14 +712,13 @@ export class RedisSessionStore extends SessionStore {
   }
 
   /**
-   * Two slots, so two steps: mark the old session as moved (it counts as absent from then on), create the new one.
-   * If that fails for certain, the old one is put back while its mark stands; if it may have worked, it is not:
-   * a crash or a lost reply may cost the login, never leave two usable tokens.
+   * Two slots, so three steps: mark the old session as moved (it counts as absent from then on), create the new one, forget
+   * the mark. If the new one cannot be made for certain, the old one is put back while its mark stands; if it may have been
+   * made, it is not: a crash or a lost reply may cost the login, never leave two usable tokens.
    */
   async #moveAcross(base: SessionRecord, next: NewSession): Promise<MoveResult> {
     const user = encodeUserId(base.userId);
-    const old = { user, keys: this.#indexKeysFor(base.id, user) };
-    const nonce = newNonce();
+    const old = { user, keys: this.#indexKeysFor(base.id, user), nonce: newNonce() };
     const { value, uncertain } = await this.connection.run(
       'regenerate a session',
       true,
@@ -699,7 +726,7 @@ export class RedisSessionStore extends SessionStore {
       old.keys,
       [
         formatVersion(base.version),
-        nonce,
+        old.nonce,
         base.id,
         old.user,
         this.#keys.channel,
@@ -709,47 +736,56 @@ export class RedisSessionStore extends SessionStore {
     );
     const reply = value as [1] | [0, string, number] | [-1];
     if (reply[0] !== 1) return this.#refused(base.id, reply, uncertain);
+    this.#activity.forget(base.id);
     try {
       const result = await this.create(next);
-      if (result.status === 'created') return { ...result, status: 'moved' };
-      if (result.status === 'limit') {
-        await this.#restore(old, base, nonce);
-        return result;
-      }
-      throw new SessionStoreUnavailableError('regenerate a session', 'the new id was taken', false);
+      if (result.status === 'taken')
+        throw new SessionStoreUnavailableError('regenerate a session', 'the new id was taken', false);
+      if (result.status === 'limit') return (await this.#restore(old, base)) ? result : { status: 'gone' };
+      await this.#forgetMoved(old, base.id);
+      return { ...result, status: 'moved' };
     } catch (error) {
-      if (error instanceof SessionStoreUnavailableError && error.outcomeUnknown) throw error;
-      await this.#restore(old, base, nonce, error);
-      throw error;
+      if (!(error instanceof SessionStoreUnavailableError) || error.outcomeUnknown) throw error;
+      if (await this.#restore(old, base, error)) throw error;
+      return { status: 'gone' };
     }
   }
 
-  /** @throws {SessionStoreUnavailableError} if the session that was to be replaced could not be put back */
+  /**
+   * False where the session was ended meanwhile, or has expired.
+   *
+   * @throws {SessionStoreUnavailableError} if the session that was to be replaced could not be put back
+   */
   async #restore(
-    old: { readonly keys: readonly string[]; readonly user: string },
+    old: MovedSession,
     { id, lastAccess: at }: SessionRecord,
-    nonce: string,
     cause?: unknown,
-  ): Promise<void> {
+  ): Promise<boolean> {
     const restored = await this.connection
       .run('restore a session', true, RESTORE_MOVED, old.keys, [
-        nonce,
+        old.nonce,
         id,
         old.user,
         this.#keys.channel,
         this.#origin,
       ])
       .catch(() => null);
-    if (restored?.value === 1) {
-      this.#activity.note(id, old.user, at);
-      return;
+    if (restored === null) {
+      throw new SessionStoreUnavailableError(
+        'regenerate a session',
+        'the new one could not be made, nor the old one be kept',
+        true,
+        { cause },
+      );
     }
-    throw new SessionStoreUnavailableError(
-      'regenerate a session',
-      'the new one could not be made, nor the old one be kept',
-      true,
-      { cause },
-    );
+    if (restored.value === 1) this.#activity.note(id, old.user, at);
+    return restored.value === 1;
+  }
+
+  async #forgetMoved(old: MovedSession, id: string): Promise<void> {
+    await this.connection
+      .run('regenerate a session', true, FORGET_MOVED, old.keys, [old.nonce, id, old.user])
+      .catch(() => null); // the sweep does it
   }
 
   // --- helpers --------------------------------------------------------------------------------------------------
@@ -770,8 +806,9 @@ export class RedisSessionStore extends SessionStore {
   async #readMany(
     partition: number,
     ids: readonly string[],
-  ): Promise<{ records: SessionRecord[]; now: number }> {
+  ): Promise<{ records: SessionRecord[]; moving: SessionRecord[]; now: number }> {
     const records: SessionRecord[] = [];
+    const moving: SessionRecord[] = [];
     let now = 0;
     for (let start = 0; start < ids.length || now === 0; start += BATCH) {
       const batch = ids.slice(start, start + BATCH);
@@ -783,12 +820,13 @@ export class RedisSessionStore extends SessionStore {
       );
       now = milliseconds(time);
       for (const [index, text] of texts.entries()) {
-        if (text === null || isMoved(text) || aliasOf(text) !== null) continue;
-        const record = this.#loaded(batch[index]!, text, now)?.record;
-        if (record !== undefined && deadlineOf(record) > now) records.push(record);
+        if (text === null || aliasOf(text) !== null) continue;
+        const isMoving = isMoved(text);
+        const record = this.#loaded(batch[index]!, isMoving ? unmarked(text) : text, now)?.record;
+        if (record !== undefined && deadlineOf(record) > now) (isMoving ? moving : records).push(record);
       }
     }
-    return { records, now };
+    return { records, moving, now };
   }
 
   /** Scores are deadlines as of the last create: what they call due may have been touched since, and is looked at. */
@@ -963,6 +1001,13 @@ function milliseconds([seconds, micros]: readonly (number | string)[]): number {
   return Number(seconds) * 1000 + Math.floor(Number(micros) / 1000);
 }
 
+/** What stands for a session on its way to another partition. */
+interface MovedSession {
+  readonly user: string;
+  readonly keys: readonly string[];
+  readonly nonce: string;
+}
+
 /** An entry of an index by activity; `id` is what a cursor names it by. */
 interface Place extends ListPosition {
   readonly partition: number;
@@ -972,7 +1017,7 @@ interface Place extends ListPosition {
 type LimitedReply =
   | [1, number, number, number, number, number, string[]]
   | [0]
-  | [2, string[], string[]]
+  | [2, string[], string[], number]
   | [3, number, string[]];
 
 /** Metadata as a script found it in a record; empty where it cannot be read. */

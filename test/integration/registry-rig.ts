@@ -99,15 +99,22 @@ export interface Audit {
   readonly alive: string[];
   /** What stands in an index without being alive, or is alive without standing in it. Empty is what it should be. */
   readonly wrong: string[];
+  /** `<id> <user>` of those marked as on their way to another partition: they may stand in indexes, and go by themselves. */
+  readonly moving: string[];
 }
 
 // One step of the server, so that no other command comes in between. `KEYS` and 16 partitions: for tests only.
 const AUDIT = `
 local prefix, now = ARGV[1], redis.call('TIME')
 local ms = now[1] * 1000 + math.floor(now[2] / 1000)
-local alive, wrong, live = {}, {}, {}
+local alive, wrong, moving, live = {}, {}, {}, {}
 for _, key in ipairs(redis.call('KEYS', prefix .. '{*}:s:*')) do
   local text = redis.call('GET', key)
+  if text and string.byte(text) == 77 then
+    local member = string.match(key, ':s:(.*)$') .. ' ' .. (string.match(text, '^(%S*) ', 100) or '')
+    live[member] = true
+    table.insert(moving, member)
+  end
   if text and string.byte(text) == 49 then
     local p, id = string.match(key, '{(%d+)}:s:(.*)$')
     local access, idle, absolute = tonumber(string.sub(text, 32, 44)), tonumber(string.sub(text, 46, 56)), tonumber(string.sub(text, 58, 70))
@@ -144,11 +151,11 @@ for _, key in ipairs(redis.call('KEYS', prefix .. '{*}:users')) do
     if redis.call('EXISTS', base .. 'u:' .. usr) == 0 then table.insert(wrong, 'ghost in users: ' .. usr) end
   end
 end
-return { alive, wrong }
+return { alive, wrong, moving }
 `;
 
 /** Compares records and indexes, of one moment. A session that has expired and was not swept yet may stand in both. */
 export async function audit(redis: Redis, prefix: string): Promise<Audit> {
-  const [alive, wrong] = (await redis.eval(AUDIT, 0, prefix)) as [string[], string[]];
-  return { alive, wrong };
+  const [alive, wrong, moving] = (await redis.eval(AUDIT, 0, prefix)) as [string[], string[], string[]];
+  return { alive, wrong, moving };
 }

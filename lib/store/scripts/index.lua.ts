@@ -1,9 +1,27 @@
-import { ANNOUNCE, CLOCK, DEADLINE, DELIST, ENLIST, LIVE, PROLONG, PUT, READ } from './parts.lua.js';
+import {
+  ANNOUNCE,
+  CLOCK,
+  DEADLINE,
+  DELIST,
+  ENLIST,
+  GRACE_MS,
+  LIVE,
+  PROLONG,
+  PUT,
+  READ,
+} from './parts.lua.js';
 import { script } from './script.js';
 
 /** Where a record's text gives its metadata, as JSON. */
 const METADATA = `
 local function metadata(text) return string.match(text, '^%S* ([^\\n]*)\\n', 86) or '' end
+`;
+
+/** True while a session on its way to another partition may still be put back (MARK_MOVED). */
+const MARKED = `
+local function marked(text, key, now)
+  return text and string.byte(text) == 77 and redis.call('PEXPIRETIME', key) - ${GRACE_MS} > now
+end
 `;
 
 /**
@@ -12,11 +30,11 @@ local function metadata(text) return string.match(text, '^%S* ([^\\n]*)\\n', 86)
  * KEYS: record, deadlines, user index, activity, users, then the records of the sessions that may have to make room.
  * ARGV: nonce, idle, absolute timeout, id, encoded user, tail, channel, origin, limit, policy, then the ids of those.
  * Replies { 1, version, createdAt, lastAccess, absolute deadline, now, ended } when created, { 0 } when the id is taken,
- * { 2, ids, ended } when these must be sent along, { 3, count, ended } when the limit is reached. `ended` holds id,
- * `evicted` or `expired`, and metadata of each session that made room.
+ * { 2, ids, ended, count } when these must be sent along, the least recently used of so many, { 3, count, ended } when the
+ * limit is reached. `ended` holds id, `evicted` or `expired`, and metadata of each session that made room.
  */
 export const CREATE_LIMITED = script(`
-${CLOCK}${READ}${DEADLINE}${LIVE}${PUT}${PROLONG}${ENLIST}${DELIST}${ANNOUNCE}${METADATA}
+${CLOCK}${READ}${DEADLINE}${LIVE}${PUT}${PROLONG}${ENLIST}${DELIST}${ANNOUNCE}${METADATA}${MARKED}
 local existing = redis.call('GET', KEYS[1])
 if existing then
   if nonce(existing) == ARGV[1] and string.byte(existing) == 49 then
@@ -27,8 +45,11 @@ end
 local ended = {}
 local offered = {}
 local function finish(id, key, how, text)
+  local isMark = text and string.byte(text) == 77
+  if isMark then text = string.sub(text, 15) end
   delist(KEYS[2], KEYS[4], KEYS[5], KEYS[3], id, ARGV[5])
   redis.call('DEL', key)
+  if isMark and how == 'expired' then return end -- it was moved
   table.insert(ended, id)
   table.insert(ended, how)
   table.insert(ended, text and metadata(text) or '')
@@ -36,7 +57,7 @@ end
 for i = 11, #ARGV do
   local id, key = ARGV[i], KEYS[i - 5]
   local text = redis.call('GET', key)
-  if live(text, now) then
+  if live(text, now) or marked(text, key, now) then
     offered[id] = key
   elseif redis.call('ZSCORE', KEYS[3], id) then
     finish(id, key, 'expired', text)
@@ -47,7 +68,7 @@ local count = redis.call('ZCARD', KEYS[3])
 while count >= limit do
   local oldest = redis.call('ZRANGE', KEYS[3], 0, 0)[1]
   local key = offered[oldest]
-  if not key then return { 2, redis.call('ZRANGE', KEYS[3], 0, 199), ended } end
+  if not key then return { 2, redis.call('ZRANGE', KEYS[3], 0, 199), ended, count } end
   if ARGV[10] ~= 'evict' then return { 3, count, ended } end
   announce(ARGV[7], 'destroy', oldest, us, ARGV[8])
   finish(oldest, key, 'evicted', redis.call('GET', key))
@@ -67,10 +88,11 @@ return { 1, us, now, now, absolute, now, ended }
  * removes the others.
  * KEYS: deadlines, activity, users, then for each session its record, then for each its user index (the deadlines key
  * where anonymous). ARGV: for each session its id, then for each its encoded user.
- * Replies one item per session: its metadata where this call removed it, else 0.
+ * Replies one item per session: its metadata where this call removed it, 1 where it is in the middle of a move and stays,
+ * else 0.
  */
 export const SWEEP = script(`
-${CLOCK}${READ}${DEADLINE}${LIVE}${DELIST}${METADATA}
+${CLOCK}${READ}${DEADLINE}${LIVE}${DELIST}${METADATA}${MARKED}
 local count = #ARGV / 2
 local replies = {}
 for i = 1, count do
@@ -80,6 +102,8 @@ for i = 1, count do
   if live(text, now) and user(text) == usr then
     local ends = deadline(lastAccess(text), idleTimeout(text), absoluteDeadline(text))
     redis.call('ZADD', KEYS[1], 'XX', ends == 0 and '+inf' or string.format('%.0f', ends), id .. ' ' .. usr)
+  elseif marked(text, key, now) then
+    replies[i] = 1
   else
     local userKey = nil
     if usr ~= '' then userKey = KEYS[3 + count + i] end
@@ -87,7 +111,7 @@ for i = 1, count do
     if delist(KEYS[1], KEYS[2], KEYS[3], userKey, id, usr) and (isRecord or not text) then
       replies[i] = isRecord and metadata(text) or ''
     end
-    if isRecord then redis.call('DEL', key) end
+    if isRecord or text and string.byte(text) == 77 then redis.call('DEL', key) end
   end
 end
 return replies

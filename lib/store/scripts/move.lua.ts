@@ -1,4 +1,15 @@
-import { ANNOUNCE, CLOCK, DEADLINE, DELIST, ENLIST, LIVE, PROLONG, PUT, READ } from './parts.lua.js';
+import {
+  ANNOUNCE,
+  CLOCK,
+  DEADLINE,
+  DELIST,
+  ENLIST,
+  GRACE_MS,
+  LIVE,
+  PROLONG,
+  PUT,
+  READ,
+} from './parts.lua.js';
 import { script } from './script.js';
 
 const PARTS = CLOCK + READ + DEADLINE + LIVE + PUT + PROLONG + ENLIST + DELIST + ANNOUNCE;
@@ -42,9 +53,11 @@ return { 1, ver, createdAt(text), now, absolute, now }
 `);
 
 /**
- * First half of a move to another partition: the old session ends, its record stays readable for a restore.
+ * First half of a move to another partition: the old session ends, its record stays readable for a restore. It stays in
+ * the index of deadlines, as due, and in its user's: so it still counts against the user's limit, whoever ends all sessions
+ * finds it, and the sweep removes it where nobody comes back to it.
  * KEYS: old record, deadlines, activity, users, [user index]. ARGV: expected version, nonce, id, encoded user, channel, origin,
- * life of the mark in ms (it never outlives the session's own deadline).
+ * for how many ms the mark stands (never beyond the session's own deadline); its key outlives that for the sweep.
  * Replies { 1 }, { 0, current text, now }, or { -1 }.
  */
 export const MARK_MOVED = script(`
@@ -57,8 +70,10 @@ local ends = deadline(lastAccess(text), idleTimeout(text), absoluteDeadline(text
 local stands = tonumber(ARGV[7])
 if ends > 0 and ends - now < stands then stands = ends - now end
 announce(ARGV[5], 'destroy', ARGV[3], us, ARGV[6])
-redis.call('SET', KEYS[1], 'M ' .. ARGV[2] .. ' ' .. text, 'PX', string.format('%.0f', stands))
-delist(KEYS[2], KEYS[3], KEYS[4], KEYS[5], ARGV[3], ARGV[4])
+redis.call('SET', KEYS[1], 'M ' .. ARGV[2] .. ' ' .. text, 'PX', string.format('%.0f', stands + ${GRACE_MS}))
+local member = ARGV[3] .. ' ' .. ARGV[4]
+redis.call('ZADD', KEYS[2], 'XX', string.format('%.0f', now), member)
+redis.call('ZREM', KEYS[3], member)
 return { 1 }
 `);
 
@@ -73,12 +88,29 @@ local mark = redis.call('GET', KEYS[1])
 if mark and live(mark, now) and nonce(mark) == ARGV[1] then return 1 end
 if not mark or string.byte(mark) ~= 77 or string.sub(mark, 3, 13) ~= ARGV[1] then return 0 end
 local text = string.sub(mark, 15)
-if not live(text, now) then redis.call('DEL', KEYS[1]) return 0 end
+if not live(text, now) then
+  delist(KEYS[2], KEYS[3], KEYS[4], KEYS[5], ARGV[2], ARGV[3])
+  redis.call('DEL', KEYS[1])
+  return 0
+end
 local ver = math.max(version(text) + 1, us)
 local access, idle, absolute = lastAccess(text), idleTimeout(text), absoluteDeadline(text)
 local ends = deadline(access, idle, absolute)
 announce(ARGV[4], 'update', ARGV[2], ver, ARGV[5])
 put(KEYS[1], ver, ARGV[1], access, idle, absolute, string.sub(text, 72), ends)
 enlist(KEYS[2], KEYS[5], ARGV[2], ARGV[3], access, ends, now)
+return 1
+`);
+
+/**
+ * Last step of a move that went well: nothing is left of the old session. Where it does not come to this, the sweep does it.
+ * KEYS as above. ARGV: nonce, id, encoded user.
+ */
+export const FORGET_MOVED = script(`
+${DELIST}
+local mark = redis.call('GET', KEYS[1])
+if not mark or string.byte(mark) ~= 77 or string.sub(mark, 3, 13) ~= ARGV[1] then return 0 end
+delist(KEYS[2], KEYS[3], KEYS[4], KEYS[5], ARGV[2], ARGV[3])
+redis.call('DEL', KEYS[1])
 return 1
 `);

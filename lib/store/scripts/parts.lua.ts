@@ -70,11 +70,11 @@ end
 
 /**
  * An index key lives at least as long as its members, and a quarter longer so that few changes must prolong it. One
- * without expiry gets one unless an immortal member keeps it: in the deadlines index that shows in the scores
- * (byDeadline), in a user's only in being alone.
+ * without expiry held an immortal session, and gets none before it holds but one member: of the others nobody knows here
+ * until when they live. It goes with the last one, by the sweep at the latest.
  */
 export const PROLONG = `
-local function prolong(key, ends, now, byDeadline)
+local function prolong(key, ends, now)
   local expires = redis.call('PEXPIRETIME', key)
   if ends == 0 then
     if expires >= 0 then redis.call('PERSIST', key) end
@@ -82,11 +82,7 @@ local function prolong(key, ends, now, byDeadline)
   end
   local wanted = ends + ${GRACE_MS}
   if expires == -1 then
-    if byDeadline then
-      if redis.call('ZCOUNT', key, '+inf', '+inf') > 0 then return end
-    elseif redis.call('ZCARD', key) ~= 1 then
-      return
-    end
+    if redis.call('ZCARD', key) ~= 1 then return end
   elseif expires >= wanted then
     return
   end
@@ -98,10 +94,10 @@ end
 export const ENLIST = `
 local function enlist(deadlines, userKey, id, usr, access, ends, now)
   redis.call('ZADD', deadlines, ends == 0 and '+inf' or string.format('%.0f', ends), id .. ' ' .. usr)
-  prolong(deadlines, ends, now, true)
+  prolong(deadlines, ends, now)
   if userKey then
     redis.call('ZADD', userKey, string.format('%.0f', access), id)
-    prolong(userKey, ends, now, false)
+    prolong(userKey, ends, now)
   end
 end
 `;

@@ -73,10 +73,10 @@ if ARGV[3] == '1' then
 end
 ends = deadline(now, idle, absolute)
 put(KEYS[1], ver, ARGV[2], now, idle, absolute, string.sub(text, 72, 85) .. ARGV[5], ends)
-prolong(KEYS[2], ends, now, true)
+prolong(KEYS[2], ends, now)
 if KEYS[3] then
   redis.call('ZADD', KEYS[3], string.format('%.0f', now), ARGV[4])
-  prolong(KEYS[3], ends, now, false)
+  prolong(KEYS[3], ends, now)
 end
 return { 1, ver, now, now }
 `);
@@ -99,10 +99,10 @@ if now - access < tonumber(ARGV[3]) then return { 1, ver, access, now } end
 ends = deadline(now, idle, absolute)
 redis.call('SETRANGE', KEYS[1], 31, string.format('%013.0f', now))
 if ends > 0 then redis.call('PEXPIREAT', KEYS[1], string.format('%.0f', ends + ${GRACE_MS})) end
-prolong(KEYS[2], ends, now, true)
+prolong(KEYS[2], ends, now)
 if KEYS[3] then
   redis.call('ZADD', KEYS[3], string.format('%.0f', now), ARGV[1])
-  prolong(KEYS[3], ends, now, false)
+  prolong(KEYS[3], ends, now)
 end
 return { 1, ver, now, now }
 `);
@@ -124,6 +124,7 @@ for i = 1, count do
   local text = redis.call('GET', key)
   local actual = believed
   if text and string.byte(text) == 49 then actual = user(text) end
+  if text and string.byte(text) == 77 then actual = user(string.sub(text, 15)) end
   if actual ~= believed then
     replies[i] = actual
   else
