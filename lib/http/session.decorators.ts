@@ -56,9 +56,10 @@ export const StrictSession = (strict = true): MethodDecorator & ClassDecorator =
   SetMetadata(SESSION_STRICT, strict);
 
 /**
- * For routes that use the session, on a method or a class: the user must have proved who they are within this time, by
- * signing in or by `session.reauthenticated()`; else 401 with `code: 'RECENT_LOGIN_REQUIRED'`. For changes of password,
- * payments and the like.
+ * On a method or a class: the user must have proved who they are within this time, by signing in or by
+ * `session.reauthenticated()`; else 401 with `code: 'RECENT_LOGIN_REQUIRED'`. For changes of password, payments and the
+ * like. Checked where the session is looked at: by `SessionGuard` or a parameter with `@Session()`; a route with neither is
+ * not protected.
  *
  * @param within milliseconds, or a string such as `'5m'`
  * @throws {SessionArgumentError} while the app boots, if that is no duration

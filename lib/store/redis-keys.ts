@@ -1,3 +1,5 @@
+import { partitionOfId } from '../core/session-token.js';
+
 /**
  * Names of every Redis key and channel of this package. All keys of a partition share one hash tag (`{p}`), so that
  * one script may touch them together in Redis Cluster too.
@@ -54,4 +56,43 @@ export class RedisKeys {
   sweepClaim(partition: number): string {
     return `${this.#prefixes[partition]}sweep`;
   }
+
+  /** Record, deadlines and, where there is a user, the user's index. `user` is encoded, empty for nobody. */
+  ofRecord(id: string, user: string): string[] {
+    const partition = this.partitionOf(id);
+    const keys = [this.record(partition, id), this.deadlines(partition)];
+    if (user !== '') keys.push(this.user(partition, user));
+    return keys;
+  }
+
+  /** Record, all indexes of the partition and, where there is a user, the user's. */
+  ofRecordAndIndexes(id: string, user: string): string[] {
+    const partition = this.partitionOf(id);
+    const keys = [this.record(partition, id), ...this.indexesOf(partition)];
+    if (user !== '') keys.push(this.user(partition, user));
+    return keys;
+  }
+
+  indexesOf(partition: number): string[] {
+    return [this.deadlines(partition), this.activity(partition), this.users(partition)];
+  }
+
+  /** A user's index; a key that stands for none where there is no user. */
+  userIndex(partition: number, user: string): string {
+    return user === '' ? this.deadlines(partition) : this.user(partition, user);
+  }
+
+  partitionOf(id: string): number {
+    const partition = partitionOfId(id, this.partitions);
+    if (partition === null) throw new RangeError('not an id of this deployment'); // callers check ids first
+    return partition;
+  }
+
+  eachPartition<R>(task: (partition: number) => R): R[] {
+    return Array.from({ length: this.partitions }, (_, partition) => task(partition));
+  }
 }
+
+/** Members of the deadlines and activity indexes are `<id> <encoded user>`. */
+export const idOfMember = (member: string): string => member.slice(0, 23);
+export const userOfMember = (member: string): string => member.slice(24);

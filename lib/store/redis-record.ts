@@ -1,4 +1,5 @@
-import type { NewSession } from '../core/session-store.js';
+import { withRandomBytes } from '../core/random-pool.js';
+import type { LoadedSession, NewSession } from '../core/session-store.js';
 import type { SessionMetadata, SessionRecord } from '../core/session-record.interface.js';
 
 /**
@@ -68,6 +69,15 @@ export function parseMetadata(json: string): SessionMetadata {
   return Object.freeze(value);
 }
 
+/** Metadata as a script found it in a record; empty where it cannot be read. */
+export function readMetadata(json: string): SessionMetadata {
+  try {
+    return parseMetadata(json === '' ? '{}' : json);
+  } catch {
+    return parseMetadata('{}');
+  }
+}
+
 /** What follows the header and the creation time: `<user> <metadata>\n<data>`. */
 export function formatTail(session: Pick<NewSession, 'userId' | 'metadata' | 'data'>): string {
   return `${encodeUserId(session.userId)} ${JSON.stringify(session.metadata)}\n${session.data}`;
@@ -85,4 +95,19 @@ export function encodeUserId(userId: string | null): string {
 
 export function decodeUserId(encoded: string): string | null {
   return encoded === '' ? null : decodeURIComponent(encoded);
+}
+
+/** 64 random bits as 11 characters: tells our own write from another's when a reply is lost. */
+export function newNonce(): string {
+  return withRandomBytes(8, (bytes) => bytes.toString('base64url'));
+}
+
+/** The record that a script made of `session`: { 1, version, createdAt, lastAccess, absolute deadline, now }. */
+export function createdRecord(session: NewSession, reply: readonly number[]): LoadedSession {
+  const [, version = 0, createdAt = 0, lastAccess = 0, absoluteDeadline = 0, now = 0] = reply;
+  const { id, userId, idleTimeout, metadata, data } = session;
+  return {
+    record: { id, userId, version, createdAt, lastAccess, idleTimeout, absoluteDeadline, metadata, data },
+    now,
+  };
 }

@@ -239,19 +239,56 @@ describe('RedisSessionStore: keys', () => {
     expect(await keysWithoutExpiry(prefix)).toEqual(timeless);
   });
 
-  it('a move to another user leaves the old record only as a mark that ends within seconds', async () => {
+  it('a move to another user leaves nothing of the old record', async () => {
     const { store, prefix } = await openRedisStore();
     const { record } = await mustCreate(store, { userId: 'ann' });
-    await store.move(record, newSession({ userId: 'bob' }));
+    const next = newSession({ userId: 'bob' });
+    await store.move(record, next);
+    expect(await admin.exists(recordKey(prefix, record.id))).toBe(0);
+    await expectIndexesToAgree(prefix, new Map([[next.id, 'bob']]), 'after the move');
+  });
+
+  it('a move whose outcome is unknown leaves the old record as a mark: absent, in its indexes, and gone by a sweep when it has stood its time', async () => {
+    const { store, prefix } = await openRedisStore();
+    const { record } = await mustCreate(store, { userId: 'ann' });
+    const unknown = new SessionStoreUnavailableError('create a session', 'test', true);
+    vi.spyOn(store, 'create').mockRejectedValueOnce(unknown);
+    await expect(store.move(record, newSession({ userId: 'bob' }))).rejects.toBe(unknown);
     const key = recordKey(prefix, record.id);
+    const stands = COMMAND_TIMEOUT_MS * 2 + 1_000;
     expect(await admin.get(key)).toMatch(/^M /);
     const ttl = await admin.pttl(key);
-    expect(ttl).toBeGreaterThan(0);
-    expect(ttl).toBeLessThanOrEqual(COMMAND_TIMEOUT_MS * 2 + 1_000);
+    expect(ttl).toBeGreaterThan(60_000);
+    expect(ttl).toBeLessThanOrEqual(60_000 + stands);
+    expect(await store.get(record.id)).toBeNull();
     expect(await store.touch(record.id, 0)).toBeNull();
     expect((await store.set(edit(record, 'x'))).status).toBe('gone');
+    expect(await store.length()).toBe(0);
+    const { records, moving } = await store.userSessions('ann');
+    expect([records.length, moving?.map(({ id }) => id)]).toEqual([0, [record.id]]);
+    const expired: unknown[] = [];
+    await store.sweep((session) => expired.push(session), 1);
+    expect(await admin.exists(key)).toBe(1);
+    await waitFor(
+      async () => {
+        await store.sweep((session) => expired.push(session), 1);
+        return (await admin.exists(key)) === 0;
+      },
+      { timeoutMs: stands + 10_000 },
+    );
+    expect(expired).toEqual([]);
+    await expectIndexesToAgree(prefix, new Map(), 'after the sweep');
+  });
+
+  it('a mark is removed by destroy(), whoever is thought to be its user', async () => {
+    const { store, prefix } = await openRedisStore();
+    const { record } = await mustCreate(store, { userId: 'ann' });
+    const unknown = new SessionStoreUnavailableError('create a session', 'test', true);
+    vi.spyOn(store, 'create').mockRejectedValueOnce(unknown);
+    await expect(store.move(record, newSession({ userId: 'bob' }))).rejects.toBe(unknown);
     expect(await store.destroy(record.id)).toBe(false);
-    expect(await admin.exists(key)).toBe(0);
+    expect(await admin.exists(recordKey(prefix, record.id))).toBe(0);
+    await expectIndexesToAgree(prefix, new Map(), 'after destroy()');
   });
 
   it('indexes agree with the records during 2,000 random operations', { timeout: 60_000 }, async () => {
@@ -594,7 +631,7 @@ describe('a move to another partition whose second step fails', () => {
     await expectIndexesToAgree(prefix, new Map([[record.id, 'ann']]), 'after the restore');
   });
 
-  it('says that the outcome is unknown when the old one was ended meanwhile, and does not bring it back', async () => {
+  it('says gone when the old one was ended meanwhile, and does not bring it back', async () => {
     const { store, prefix } = await openRedisStore();
     const { record } = await mustCreate(store, { userId: 'ann' });
     vi.spyOn(store, 'create').mockImplementationOnce(async () => {
@@ -602,10 +639,7 @@ describe('a move to another partition whose second step fails', () => {
       await store.destroy(record.id, { userId: 'ann' });
       throw cannotCreate;
     });
-    await expect(store.move(record, newSession({ userId: 'bob' }))).rejects.toMatchObject({
-      outcomeUnknown: true,
-      cause: cannotCreate,
-    });
+    expect(await store.move(record, newSession({ userId: 'bob' }))).toEqual({ status: 'gone' });
     expect(await store.get(record.id)).toBeNull();
     await expectIndexesToAgree(prefix, new Map(), 'after the failed move');
   });
@@ -635,14 +669,14 @@ describe('errors in the middle of a script, and settings in the URL', () => {
     });
   });
 
-  it('the deadlines index gets its expiry back once its last immortal session has ended', async () => {
+  it('the deadlines index gets its expiry back once its last immortal session has ended and one other is left', async () => {
     const { store, prefix } = await openRedisStore({ partitions: 1 });
     const id = () => newId(null, 0);
     const immortal = await mustCreate(store, { id: id(), idleTimeout: 0, absoluteTimeout: 0 });
-    await mustCreate(store, { id: id() });
+    const mortal = await mustCreate(store, { id: id() });
     expect(await keysWithoutExpiry(prefix)).toContain(`${prefix}{0}:exp`);
     await store.destroy(immortal.record.id);
-    await mustCreate(store, { id: id() });
+    await store.touch(mortal.record.id, 0);
     expect(await keysWithoutExpiry(prefix)).toEqual([]);
   });
 });

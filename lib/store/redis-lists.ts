@@ -1,0 +1,281 @@
+import { setTimeout as delay } from 'node:timers/promises';
+import type { SessionRecord } from '../core/session-record.interface.js';
+import {
+  comesAfter,
+  type ListPage,
+  type ListPosition,
+  type ListQuery,
+  type UserSessions,
+} from '../core/session-store.js';
+import { partitionOfUser } from '../core/session-token.js';
+import { SessionStoreUnavailableError } from '../errors/state.errors.js';
+import type { ActivityIndex } from './activity-index.js';
+import type { RedisConnection } from './redis-connection.js';
+import { idOfMember, type RedisKeys } from './redis-keys.js';
+import { decodeUserId, encodeUserId } from './redis-record.js';
+import { milliseconds, READ_BATCH, type RedisRecords } from './redis-records.js';
+
+/** How often a user's list is read again because it changed meanwhile. */
+const MAX_LISTINGS = 100;
+
+/** An entry of an index by activity; `id` is what a cursor names it by. */
+interface Place extends ListPosition {
+  readonly partition: number;
+  readonly member: string;
+}
+
+/** Goes through the indexes, and the records they lead to, in bounded parts. */
+export class RedisLists {
+  constructor(
+    private readonly connection: RedisConnection,
+    private readonly keys: RedisKeys,
+    private readonly records: RedisRecords,
+    private readonly activity: ActivityIndex,
+  ) {}
+
+  async *all(): AsyncGenerator<SessionRecord> {
+    for (let partition = 0; partition < this.keys.partitions; partition++) {
+      const seen = new Set<string>(); // ZSCAN may repeat a member
+      let cursor = '0';
+      do {
+        const [next, flat] = await this.connection.read('list sessions', (client) =>
+          client.zscan(this.keys.deadlines(partition), cursor, 'COUNT', READ_BATCH),
+        );
+        cursor = next;
+        const ids = flat
+          .filter((_, index) => index % 2 === 0)
+          .map(idOfMember)
+          .filter((id) => !seen.has(id));
+        for (const id of ids) seen.add(id);
+        yield* (await this.records.readMany(partition, ids)).records;
+      } while (cursor !== '0');
+    }
+  }
+
+  async length(): Promise<number> {
+    return sum(await Promise.all(this.keys.eachPartition((partition) => this.#countPartition(partition))));
+  }
+
+  async now(): Promise<number> {
+    return milliseconds(await this.connection.read('read the clock', (client) => client.time()));
+  }
+
+  async countActive(since: number): Promise<number> {
+    await this.activity.flush();
+    const counts = await this.connection.read('count sessions', (client) =>
+      Promise.all(
+        this.keys.eachPartition((partition) => client.zcount(this.keys.activity(partition), since, '+inf')),
+      ),
+    );
+    return sum(counts) - (await this.#countExpired(since));
+  }
+
+  list(query: ListQuery): Promise<ListPage<SessionRecord>> {
+    return this.#listBy(query, 'activity', async (places) => {
+      const records = await this.records.readPlaces(
+        places.map(({ partition, member }) => [partition, idOfMember(member)]),
+      );
+      return places.map(({ member }) => records.get(idOfMember(member)));
+    });
+  }
+
+  async listUsers({ after, ...query }: ListQuery): Promise<ListPage<ListPosition>> {
+    // Places of the index have users encoded, and are in that order.
+    const from = after && { ...after, id: encodeUserId(after.id) };
+    const page = await this.#listUsers({ ...query, after: from });
+    const { next } = page;
+    return { ...page, next: next && { ...next, id: decodeUserId(next.id) ?? '' } };
+  }
+
+  async userSessions(userId: string): Promise<UserSessions> {
+    const partition = partitionOfUser(userId, this.keys.partitions);
+    const key = this.keys.user(partition, encodeUserId(userId));
+    const found = new Map<string, SessionRecord>();
+    const moving = new Map<string, SessionRecord>();
+    const read = new Set<string>();
+    let now = 0;
+    for (let tries = 1; ; tries++) {
+      const ids = await this.connection.read("list a user's sessions", (client) =>
+        client.zrevrange(key, 0, -1),
+      );
+      const unread = ids.filter((id) => !read.has(id));
+      if (unread.length > 0 || tries === 1) {
+        const listed = await this.records.readMany(partition, unread);
+        for (const id of unread) read.add(id);
+        for (const record of listed.records) found.set(record.id, record);
+        for (const record of listed.moving) moving.set(record.id, record);
+        now = listed.now;
+        // A session regenerated between both reads has its record under a new id, which nobody has looked at yet:
+        // without another look, killUser() would take an empty answer for a finished job.
+        if (listed.records.length < unread.length) {
+          if (tries === MAX_LISTINGS)
+            throw new SessionStoreUnavailableError("list a user's sessions", 'they kept changing', false);
+          // Not in step with whoever replaces them; the first time it is nearly always one that has expired.
+          if (tries > 1) await delay(Math.random() * Math.min(2 ** tries, 16));
+          continue;
+        }
+      }
+      const those = (map: Map<string, SessionRecord>) => ids.flatMap((id) => map.get(id) ?? []);
+      return { records: those(found), moving: those(moving), now };
+    }
+  }
+
+  /** Some of a user's sessions that have expired unswept, of those behind the `offset` least recently used. */
+  async expiredAfter(userKey: string, partition: number, offset: number): Promise<readonly string[]> {
+    const expired: string[] = [];
+    for (let start = offset; expired.length < READ_BATCH; start += READ_BATCH) {
+      const ids = await this.connection.read("list a user's sessions", (client) =>
+        client.zrange(userKey, String(start), String(start + READ_BATCH - 1)),
+      );
+      const { records, moving } = await this.records.readMany(partition, ids);
+      const alive = new Set([...records, ...moving].map(({ id }) => id));
+      expired.push(...ids.filter((id) => !alive.has(id)));
+      if (ids.length < READ_BATCH) break;
+    }
+    return expired.slice(0, READ_BATCH);
+  }
+
+  #listUsers(query: ListQuery): Promise<ListPage<ListPosition>> {
+    return this.#listBy(query, 'users', async (places) => {
+      // Their sessions may have expired and not been swept yet: nearly always the newest one tells.
+      const newest = await this.connection.read('list users', (client) =>
+        Promise.all(
+          places.map(({ partition, member }) => client.zrevrange(this.keys.user(partition, member), 0, 0)),
+        ),
+      );
+      const ids = newest.map(([id]) => id);
+      const live = await this.records.readPlaces(
+        places.flatMap(({ partition }, index) => (ids[index] === undefined ? [] : [[partition, ids[index]]])),
+      );
+      return Promise.all(
+        places.map(async ({ member, lastAccess }, index) => {
+          const id = decodeUserId(member) ?? '';
+          const isLive = live.has(ids[index] ?? '') || (await this.userSessions(id)).records.length > 0;
+          return isLive ? { id, lastAccess } : undefined;
+        }),
+      );
+    });
+  }
+
+  /**
+   * A part of a list over all partitions. Each has its own index, of which a little more than its share is read; what
+   * stands behind the last entry read of any partition is not known to be complete, and left for the next look.
+   *
+   * @param load gives for each place what is to be shown, undefined where nothing is
+   */
+  async #listBy<E>(
+    { activeSince, after, limit }: ListQuery,
+    index: 'activity' | 'users',
+    load: (places: readonly Place[]) => Promise<readonly (E | undefined)[]>,
+  ): Promise<ListPage<E>> {
+    await this.activity.flush();
+    const entries: E[] = [];
+    const count = Math.ceil((limit + 1) / this.keys.partitions) * 2 + 2;
+    for (let position = after; ;) {
+      const from = position;
+      const parts = await Promise.all(
+        this.keys.eachPartition((partition) => this.#placesAfter(partition, index, from, activeSince, count)),
+      );
+      const places = parts.flat().sort((a, b) => (comesAfter(a, b) ? 1 : -1));
+      const ends = parts.flatMap((part) => (part.length < count ? [] : part.slice(-1)));
+      const known = places.filter((place) => !ends.some((end) => comesAfter(place, end)));
+      const shown = known.slice(0, limit - entries.length);
+      for (const entry of await load(shown)) if (entry !== undefined) entries.push(entry);
+      const last = shown.at(-1);
+      if (last !== undefined) position = { lastAccess: last.lastAccess, id: last.id };
+      const isEnd = ends.length === 0 && shown.length === places.length;
+      if (isEnd || entries.length === limit)
+        return { entries, next: isEnd ? null : position!, now: await this.now() };
+    }
+  }
+
+  async #placesAfter(
+    partition: number,
+    index: 'activity' | 'users',
+    after: ListPosition | undefined,
+    activeSince: number | undefined,
+    count: number,
+  ): Promise<Place[]> {
+    const places: Place[] = [];
+    // Entries of the same millisecond as the last one shown are read again, and those before it left out.
+    for (let offset = 0; places.length < count; offset += count) {
+      const flat = await this.connection.read('list by activity', (client) =>
+        client.zrevrangebyscore(
+          this.keys[index](partition),
+          after?.lastAccess ?? '+inf',
+          activeSince ?? '-inf',
+          'WITHSCORES',
+          'LIMIT',
+          offset,
+          count,
+        ),
+      );
+      for (let at = 0; at < flat.length; at += 2) {
+        const member = flat[at]!;
+        // Ordered, and named by cursors, as Redis orders them: a user by the encoded id.
+        const id = index === 'users' ? member : idOfMember(member);
+        const place = { partition, member, id, lastAccess: Number(flat[at + 1]) };
+        if (after === undefined || comesAfter(place, after)) places.push(place);
+      }
+      if (flat.length < count * 2) break;
+    }
+    return places.slice(0, count);
+  }
+
+  /** Scores are deadlines as of the last create: what they call due may have been touched since, and is looked at. */
+  async #countPartition(partition: number): Promise<number> {
+    const key = this.keys.deadlines(partition);
+    const time = await this.connection.read('count sessions', (client) => client.time());
+    const now = milliseconds(time);
+    let count = await this.connection.read('count sessions', (client) =>
+      client.zcount(key, `(${now}`, '+inf'),
+    );
+    for (let offset = 0; ; offset += READ_BATCH) {
+      const due = await this.connection.read('count sessions', (client) =>
+        client.zrangebyscore(key, '-inf', String(now), 'LIMIT', offset, READ_BATCH),
+      );
+      count += (await this.records.readMany(partition, due.map(idOfMember))).records.length;
+      if (due.length < READ_BATCH) return count;
+    }
+  }
+
+  /** What has expired and was not swept yet, of what was active since then. */
+  async #countExpired(since: number): Promise<number> {
+    const now = await this.now();
+    const counts = this.keys.eachPartition(async (partition) => {
+      let count = 0;
+      for (let offset = 0; ; offset += READ_BATCH) {
+        const due = await this.connection.read('count sessions', (client) =>
+          client.zrangebyscore(
+            this.keys.deadlines(partition),
+            '-inf',
+            String(now),
+            'LIMIT',
+            offset,
+            READ_BATCH,
+          ),
+        );
+        if (due.length === 0) return count;
+        const live = new Set(
+          (await this.records.readMany(partition, due.map(idOfMember))).records.map(({ id }) => id),
+        );
+        const scores = await this.connection.read('count sessions', (client) =>
+          client.zmscore(this.keys.activity(partition), ...due),
+        );
+        count += due.filter(
+          (member, i) =>
+            !live.has(idOfMember(member)) &&
+            scores[i] !== null &&
+            scores[i] !== undefined &&
+            Number(scores[i]) >= since,
+        ).length;
+        if (due.length < READ_BATCH) return count;
+      }
+    });
+    return sum(await Promise.all(counts));
+  }
+}
+
+function sum(numbers: readonly number[]): number {
+  return numbers.reduce((total, one) => total + one, 0);
+}

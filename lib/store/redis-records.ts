@@ -1,0 +1,103 @@
+import { deadlineOf, type SessionRecord } from '../core/session-record.interface.js';
+import type { Conflict, Gone, LoadedSession } from '../core/session-store.js';
+import type { SessionEvents } from '../events/session-events.js';
+import type { RedisConnection } from './redis-connection.js';
+import type { RedisKeys } from './redis-keys.js';
+import { aliasOf, isMoved, parseRecord, unmarked } from './redis-record.js';
+import { GET } from './scripts/record.lua.js';
+
+/** Most records one command touches, so that none holds Redis up for long. */
+export const READ_BATCH = 200;
+
+/** What stands under an id whose token was rotated. */
+export interface Alias {
+  readonly successor: string;
+  /** Epoch milliseconds until which reads follow it. */
+  readonly readableUntil: number;
+  readonly now: number;
+}
+
+/** Reads records: one by a script, many with `MGET`. */
+export class RedisRecords {
+  constructor(
+    private readonly connection: RedisConnection,
+    private readonly keys: RedisKeys,
+    private readonly events: SessionEvents,
+  ) {}
+
+  /** The live session under this very id, or what leads to the one that took its place. */
+  async read(id: string): Promise<LoadedSession | Alias | null> {
+    const key = this.keys.record(this.keys.partitionOf(id), id);
+    const { value } = await this.connection.run('get a session', false, GET, [key], []);
+    if (value === null) return null;
+    const [text, seconds, micros] = value as [string, string, string];
+    if (isMoved(text)) return null;
+    const now = milliseconds([seconds, micros]);
+    const alias = aliasOf(text);
+    if (alias !== null) return { successor: alias.id, readableUntil: alias.readableUntil, now };
+    const loaded = this.loaded(id, text, now);
+    return loaded === null || deadlineOf(loaded.record) <= loaded.now ? null : loaded;
+  }
+
+  async readMany(
+    partition: number,
+    ids: readonly string[],
+  ): Promise<{ records: SessionRecord[]; moving: SessionRecord[]; now: number }> {
+    const records: SessionRecord[] = [];
+    const moving: SessionRecord[] = [];
+    let now = 0;
+    for (let start = 0; start < ids.length || now === 0; start += READ_BATCH) {
+      const batch = ids.slice(start, start + READ_BATCH);
+      const [time, texts] = await this.connection.read('list sessions', (client) =>
+        Promise.all([
+          client.time(),
+          batch.length === 0 ? [] : client.mget(batch.map((id) => this.keys.record(partition, id))),
+        ]),
+      );
+      now = milliseconds(time);
+      for (const [index, text] of texts.entries()) {
+        if (text === null || aliasOf(text) !== null) continue;
+        const isMoving = isMoved(text);
+        const record = this.loaded(batch[index]!, isMoving ? unmarked(text) : text, now)?.record;
+        if (record !== undefined && deadlineOf(record) > now) (isMoving ? moving : records).push(record);
+      }
+    }
+    return { records, moving, now };
+  }
+
+  /** Records by id of those that are live. */
+  async readPlaces(
+    places: readonly (readonly [partition: number, id: string])[],
+  ): Promise<ReadonlyMap<string, SessionRecord>> {
+    const groups = new Map<number, string[]>();
+    for (const [partition, id] of places) {
+      const ids = groups.get(partition) ?? [];
+      groups.set(partition, ids);
+      ids.push(id);
+    }
+    const found = await Promise.all(
+      [...groups].map(async ([partition, ids]) => (await this.readMany(partition, ids)).records),
+    );
+    return new Map(found.flat().map((record) => [record.id, record]));
+  }
+
+  /** What a text holds; null, and an event, where it is no record. */
+  loaded(id: string, text: string, now: number): LoadedSession | null {
+    const record = parseRecord(id, text);
+    if (record !== null) return { record, now };
+    this.events.emit('undecodable', { id, reason: 'the stored text is not a record of this layout' });
+    return null;
+  }
+
+  /** What a script's refusal to write means: the session has gone, or this is what it became. */
+  refused(id: string, reply: [0, string, number] | [-1], uncertain: boolean): Gone | Conflict {
+    if (reply[0] === -1) return { status: 'gone' };
+    const current = this.loaded(id, reply[1], reply[2]);
+    return current === null ? { status: 'gone' } : { status: 'conflict', uncertain, ...current };
+  }
+}
+
+/** What `TIME` answers, as whole epoch milliseconds. */
+export function milliseconds([seconds, micros]: readonly (number | string)[]): number {
+  return Number(seconds) * 1000 + Math.floor(Number(micros) / 1000);
+}

@@ -1,0 +1,188 @@
+import { partitionOfUser } from '../core/session-token.js';
+import type { ExpiredSession } from '../core/session-store.js';
+import { SessionNotReplicatedError } from '../errors/state.errors.js';
+import type { ActivityIndex } from './activity-index.js';
+import type { RedisConnection } from './redis-connection.js';
+import { idOfMember, userOfMember, type RedisKeys } from './redis-keys.js';
+import { decodeUserId, encodeUserId, readMetadata } from './redis-record.js';
+import { milliseconds, READ_BATCH } from './redis-records.js';
+import type { ReplicaBarrier } from './replica-barrier.js';
+import { SWEEP } from './scripts/index.lua.js';
+import { DESTROY } from './scripts/record.lua.js';
+
+/** Most sessions that one script removes, each with its indexes: some 2 ms of the server's time. */
+const REMOVE_BATCH = 50;
+
+/** Ids of sessions that were alive, and the servers (by `run_id`) on which they ended: one, but for a failover. */
+interface Destroyed {
+  readonly ended: string[];
+  readonly servers: Set<string | null>;
+}
+
+/** Ends sessions, and removes what has expired, in bounded batches. */
+export class RedisRemoval {
+  /** @param barrier null unless the end of a session waits for replicas */
+  constructor(
+    private readonly connection: RedisConnection,
+    private readonly keys: RedisKeys,
+    private readonly activity: ActivityIndex,
+    private readonly origin: string,
+    private readonly barrier: ReplicaBarrier | null,
+    private readonly options: { readonly waitForReplicas: number; readonly waitMs: number },
+  ) {}
+
+  async destroy(id: string, hint?: { userId: string | null }): Promise<boolean> {
+    const users = [encodeUserId(hint?.userId ?? null)];
+    const done = await this.#destroyBatch(this.keys.partitionOf(id), [id], users);
+    return (await this.#confirmed(done)).length === 1;
+  }
+
+  async destroyMany(ids: readonly string[], userId: string): Promise<readonly string[]> {
+    const partition = partitionOfUser(userId, this.keys.partitions);
+    const user = encodeUserId(userId);
+    const all: Destroyed = { ended: [], servers: new Set([this.connection.server]) };
+    for (let start = 0; start < ids.length; start += REMOVE_BATCH) {
+      const batch = ids.slice(start, start + REMOVE_BATCH);
+      const done = await this.#destroyBatch(
+        partition,
+        batch,
+        batch.map(() => user),
+      );
+      all.ended.push(...done.ended);
+      for (const server of done.servers) all.servers.add(server);
+    }
+    return this.#confirmed(all);
+  }
+
+  async clear(
+    onEnded?: (sessions: readonly { readonly id: string; readonly userId: string | null }[]) => void,
+  ): Promise<void> {
+    let unconfirmed: SessionNotReplicatedError | undefined;
+    for (let partition = 0; partition < this.keys.partitions; partition++) {
+      let cursor = '0';
+      do {
+        // Scanned, not taken from the front: what is created meanwhile would keep it going for ever.
+        const [next, flat] = await this.connection.read('end all sessions', (client) =>
+          client.zscan(this.keys.deadlines(partition), cursor, 'COUNT', READ_BATCH),
+        );
+        cursor = next;
+        const members = flat.filter((_, index) => index % 2 === 0);
+        for (let start = 0; start < members.length; start += REMOVE_BATCH) {
+          const batch = members.slice(start, start + REMOVE_BATCH);
+          const done = await this.#destroyBatch(partition, batch.map(idOfMember), batch.map(userOfMember));
+          const alive = new Set(done.ended);
+          onEnded?.(
+            batch
+              .filter((member) => alive.has(idOfMember(member)))
+              .map((member) => ({ id: idOfMember(member), userId: decodeUserId(userOfMember(member)) })),
+          );
+          try {
+            await this.#confirmed(done);
+          } catch (error) {
+            if (!(error instanceof SessionNotReplicatedError)) throw error;
+            unconfirmed = error.and(unconfirmed); // the others must end too
+          }
+        }
+      } while (cursor !== '0');
+    }
+    if (unconfirmed !== undefined) throw unconfirmed;
+  }
+
+  /**
+   * One removes what is due in a partition; the others find the partition claimed. Should two do it all the same, each
+   * session is still removed, and told, by one of them.
+   */
+  async sweep(
+    onExpired: (session: ExpiredSession) => void,
+    claimMs: number,
+    isStopped: () => boolean = () => false,
+  ): Promise<void> {
+    const first = Math.floor(Math.random() * this.keys.partitions);
+    for (let count = 0; count < this.keys.partitions && !isStopped(); count++) {
+      const partition = (first + count) % this.keys.partitions;
+      const claim = await this.connection.read('claim a sweep', (client) =>
+        client.set(this.keys.sweepClaim(partition), this.origin, 'PX', claimMs, 'NX'),
+      );
+      if (claim !== null) while ((await this.#sweepBatch(partition, onExpired)) && !isStopped());
+    }
+  }
+
+  /** True when there may be more. */
+  async #sweepBatch(partition: number, onExpired: (session: ExpiredSession) => void): Promise<boolean> {
+    const deadlines = this.keys.deadlines(partition);
+    const members = await this.connection.read('sweep', async (client) =>
+      client.zrangebyscore(deadlines, '-inf', milliseconds(await client.time()), 'LIMIT', 0, REMOVE_BATCH),
+    );
+    if (members.length === 0) return false;
+    const ids = members.map(idOfMember);
+    const users = members.map(userOfMember);
+    const { value } = await this.connection.run(
+      'sweep',
+      true,
+      SWEEP,
+      [
+        ...this.keys.indexesOf(partition),
+        ...ids.map((id) => this.keys.record(partition, id)),
+        ...users.map((user) => this.keys.userIndex(partition, user)),
+      ],
+      [...ids, ...users],
+    );
+    const replies = value as (string | 0 | 1)[];
+    for (const [index, metadata] of replies.entries()) {
+      if (typeof metadata !== 'string') continue;
+      const [id, user] = [ids[index]!, users[index]!];
+      this.activity.forget(id);
+      onExpired({ id, userId: decodeUserId(user), metadata: readMetadata(metadata) });
+    }
+    // Those that stay would be found again at once.
+    return members.length === REMOVE_BATCH && replies.some((reply) => reply !== 1);
+  }
+
+  /** @param users encoded userIds the caller believes in; those that are wrong are asked for and tried again */
+  async #destroyBatch(
+    partition: number,
+    ids: readonly string[],
+    users: readonly string[],
+  ): Promise<Destroyed> {
+    const { value, uncertain, server } = await this.connection.run(
+      'end a session',
+      true,
+      DESTROY,
+      [
+        ...this.keys.indexesOf(partition),
+        ...ids.map((id) => this.keys.record(partition, id)),
+        ...users.map((user) => this.keys.userIndex(partition, user)),
+      ],
+      [this.keys.channel, this.origin, ...ids, ...users],
+    );
+    for (const id of ids) this.activity.forget(id);
+    const replies = value as (number | string)[];
+    // A repeated try finds nothing where the first one, whose reply was lost, ended the session.
+    const ended = ids.filter((_, index) => replies[index] === 1 || (replies[index] === 0 && uncertain));
+    const wrong = ids.flatMap((id, index) =>
+      typeof replies[index] === 'string' ? [{ id, user: replies[index] }] : [],
+    );
+    const servers = new Set([server]);
+    if (wrong.length === 0) return { ended, servers };
+    const rest = await this.#destroyBatch(
+      partition,
+      wrong.map(({ id }) => id),
+      wrong.map(({ user }) => user),
+    );
+    return { ended: [...ended, ...rest.ended], servers: new Set([...servers, ...rest.servers]) };
+  }
+
+  /**
+   * Resolves to the ids that were alive, when enough replicas have their end too.
+   *
+   * @throws {SessionNotReplicatedError}
+   */
+  async #confirmed({ ended, servers }: Destroyed): Promise<readonly string[]> {
+    if (this.barrier === null) return ended;
+    const { waitForReplicas } = this.options;
+    const [server = null] = servers;
+    const { replicas, cause } = await this.barrier.confirm(servers.size === 1 ? server : null);
+    if (replicas >= waitForReplicas) return ended;
+    throw new SessionNotReplicatedError(ended, replicas, waitForReplicas, this.options.waitMs, cause);
+  }
+}

@@ -1,0 +1,60 @@
+import { Logger } from '@nestjs/common';
+import type { Redis } from 'ioredis';
+import { SessionOptionsError } from '../errors/caller.errors.js';
+import type { RedisKeys } from './redis-keys.js';
+
+/** Layout number of keys and records, written to `sk:layout` with the partition count. */
+const LAYOUT = 1;
+
+/** Looks at every server a connection gets to, before it is used. */
+export class RedisServerCheck {
+  readonly #logger = new Logger('SessionModule');
+  #warnedOfEviction = false;
+
+  constructor(
+    private readonly keys: RedisKeys,
+    private readonly keyPrefix: string,
+  ) {}
+
+  /** Runs on every new link: version and role of the server, the layout marker, and once the eviction policy. Resolves to its `run_id`. */
+  async run(client: Redis): Promise<string | null> {
+    const info = await client.info().catch(() => ''); // where an ACL forbids it, these checks are left out
+    const version = /^redis_version:(\d+)\.(\S+)/m.exec(info);
+    if (version !== null && Number(version[1]) < 7) {
+      throw new SessionOptionsError(
+        'redis',
+        `leads to Redis ${version[1]}.${version[2]}; 7.0 or newer is needed (or Valkey). Upgrade the server.`,
+      );
+    }
+    // Not left to a refused write: until then, reads would be served from what may be an old copy.
+    if (/^role:slave/m.test(info)) throw new Error('it is a replica, and only a master may be read from');
+    const wanted = `${LAYOUT} ${this.keys.partitions}`;
+    let found = await client.get(this.keys.layout);
+    if (found === null) {
+      // Only where it is missing: a full server (OOM) still serves the sessions it has.
+      await client.set(this.keys.layout, wanted, 'NX');
+      found = await client.get(this.keys.layout);
+    }
+    if (found !== wanted) {
+      const [layout, partitions] = (found ?? '').split(' ');
+      throw layout === String(LAYOUT)
+        ? new SessionOptionsError(
+            'partitions',
+            `is ${this.keys.partitions}, but the sessions under the prefix "${this.keyPrefix}" were laid out with ` +
+              `${partitions}. Set partitions: ${partitions}, or choose another keyPrefix.`,
+          )
+        : new SessionOptionsError(
+            'keyPrefix',
+            `"${this.keyPrefix}" is in use by another layout of sessions. Choose another keyPrefix.`,
+          );
+    }
+    const policy = /^maxmemory_policy:(\S+)/m.exec(info)?.[1];
+    if (policy !== undefined && policy !== 'noeviction' && !this.#warnedOfEviction) {
+      this.#warnedOfEviction = true;
+      this.#logger.warn(
+        `Redis has maxmemory-policy "${policy}" and may drop live sessions when its memory is full. Set it to "noeviction".`,
+      );
+    }
+    return /^run_id:(\w+)/m.exec(info)?.[1] ?? null;
+  }
+}
