@@ -10,6 +10,7 @@ import { partitionOfId, partitionOfUser } from '../../lib/core/session-token.js'
 import { openOwnClient, type RedisSource } from '../../lib/store/redis-client.js';
 import { RedisSessionStore } from '../../lib/store/redis-session.store.js';
 import { RedisServer } from '../support/redis-server.js';
+import { waitFor } from '../support/wait-for.js';
 import { deleteByPrefix, testRedisUrl, uniquePrefix } from '../support/redis-url.js';
 import {
   describeSessionStore,
