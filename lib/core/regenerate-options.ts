@@ -25,7 +25,7 @@ export interface RegenerateOptions {
   metadata?: SessionMetadata;
   /**
    * For this session instead of the module's option, e.g. for "remember me" at sign-in; 0 = never. If one of both
-   * timeouts is given, the session's times begin anew: `createdAt` too.
+   * timeouts is given, the session's times begin anew, but for `createdAt`.
    * @default as before
    */
   idleTimeout?: Duration;

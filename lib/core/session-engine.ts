@@ -112,6 +112,8 @@ type OptionsUsed = Pick<
  */
 export class SessionEngine {
   readonly #queue: KeyedQueue;
+  /** New sessions of users who may have only so many, by user. */
+  readonly #limited: KeyedQueue;
   readonly #touches = new Map<string, Promise<SessionRecord | null>>();
   readonly #storeClock: StoreClock;
   readonly #plain = new WeakMap<SessionRecord, DataFields>();
@@ -133,6 +135,15 @@ export class SessionEngine {
           'write a session',
           `earlier writes of it in this process did not end within ${waitMs} ms (a write inside an update function of ` +
             'the same session waits for itself: change the data the function is given instead)',
+          false,
+        ),
+    );
+    this.#limited = new KeyedQueue(
+      waitMs,
+      () =>
+        new SessionStoreUnavailableError(
+          'create a session',
+          `others of the same user in this process (option "maxSessionsPerUser") were not made within ${waitMs} ms`,
           false,
         ),
     );
@@ -270,7 +281,7 @@ export class SessionEngine {
     const limit = await this.#limitOf(userId);
     if (limit === undefined) return this.#createOne({ token, id }, encoded, settings, undefined);
     // Those of one user in turn: each changes what the others must look at first.
-    return this.#queue.run(`limit:${userId}`, () => this.#createOne({ token, id }, encoded, settings, limit));
+    return this.#limited.run(userId, () => this.#createOne({ token, id }, encoded, settings, limit));
   }
 
   async #createOne(
@@ -292,7 +303,7 @@ export class SessionEngine {
         ...(limit !== undefined && { limit }),
       });
       if (result.status === 'taken') throw new SessionTokenTakenError(id);
-      this.#onDisplaced(userId, result.displaced);
+      for (const session of result.displaced ?? []) limit?.onDisplaced?.(session);
       if (result.status === 'limit') throw new SessionLimitError(userId!, limit!.max);
       this.#storeClock.observe(result.now);
       this.cache.set(ticket, token, result);
@@ -408,8 +419,8 @@ export class SessionEngine {
         const ticket = this.cache.reserveForWrite(next.id);
         try {
           const move = () => this.store.move(base, session);
-          const result = await (limit === undefined ? move() : this.#queue.run(`limit:${owner}`, move));
-          if ('displaced' in result) this.#onDisplaced(owner, result.displaced);
+          const result = await (limit === undefined ? move() : this.#limited.run(owner, move));
+          if ('displaced' in result) for (const one of result.displaced ?? []) limit?.onDisplaced?.(one);
           if (result.status === 'limit') throw new SessionLimitError(owner!, limit!.max);
           if (result.status !== 'moved') return result;
           this.#storeClock.observe(result.now);
@@ -455,16 +466,15 @@ export class SessionEngine {
         `must return a whole number of at least 1, or Infinity; got ${String(max)}.`,
       );
     }
-    return { max, policy: onLimit === 'reject' ? 'reject' : 'evict' };
-  }
-
-  /** Sessions of the user that made room for a new one. */
-  #onDisplaced(userId: string | null, displaced: readonly DisplacedSession[] = []): void {
-    for (const { id, reason, metadata } of displaced) {
+    const told = new Set<string>();
+    const onDisplaced = ({ id, reason, metadata }: DisplacedSession): void => {
+      if (told.has(id)) return;
+      told.add(id);
       this.cache.delete(id);
       if (reason === 'evicted') this.events.emit('destroyed', { id, userId, reason });
       else this.events.emit('expired', { id, userId, metadata: { ...metadata } });
-    }
+    };
+    return { max, policy: onLimit === 'reject' ? 'reject' : 'evict', onDisplaced };
   }
 
   /**
@@ -556,7 +566,7 @@ export class SessionEngine {
 
   /** Ends many sessions of one user. Resolves to their number. */
   destroyMany(ids: readonly string[], userId: string, reason: SessionEndReason): Promise<number> {
-    return this.#end(ids, userId, reason, () => this.store.destroyMany(ids, userId));
+    return this.#end(ids, userId, reason, (tell) => this.store.destroyMany(ids, userId, tell));
   }
 
   /**
@@ -566,14 +576,21 @@ export class SessionEngine {
    */
   async destroyAll(onProgress?: (ended: number) => void): Promise<number> {
     let count = 0;
+    const failures: unknown[] = [];
     await this.store.clear((sessions) => {
       for (const { id, userId } of sessions) {
         this.cache.delete(id);
         this.events.emit('destroyed', { id, userId, reason: 'killed' });
       }
       count += sessions.length;
-      onProgress?.(count);
+      try {
+        const returned: unknown = onProgress?.(count);
+        if (returned instanceof Promise) returned.catch((error: unknown) => failures.push(error));
+      } catch (error) {
+        failures.push(error); // all must end
+      }
     });
+    if (failures.length > 0) throw failures[0];
     return count;
   }
 
@@ -585,6 +602,7 @@ export class SessionEngine {
       let base = known;
       for (let tries = 1; this.#tryDecode(base) !== null; tries++) {
         const data = await propose(base);
+        this.checkOwner(base, data);
         const ticket = this.cache.reserveForWrite(id);
         try {
           const result = await this.store.set({ base, data, keepExpiry: true });
@@ -619,23 +637,28 @@ export class SessionEngine {
     return { ...record, lastAccess: touched.lastAccess };
   }
 
-  /** @param write resolves to the ids that were alive */
+  /** @param write resolves to the ids that were alive; may tell of them before */
   async #end(
     ids: readonly string[],
     userId: string | null,
     reason: SessionEndReason,
-    write: () => Promise<readonly string[]>,
+    write: (tell: (ended: readonly string[]) => void) => Promise<readonly string[]>,
   ): Promise<number> {
     const forget = () => {
       for (const id of ids) this.cache.delete(id);
     };
+    const told = new Set<string>();
     const tell = (ended: readonly string[]) => {
-      for (const id of ended) this.events.emit('destroyed', { id, userId, reason });
+      for (const id of ended) {
+        if (told.has(id)) continue;
+        told.add(id);
+        this.events.emit('destroyed', { id, userId, reason });
+      }
     };
     // Before the write, so that nothing is served while it is under way; after it, because reads may have come between.
     forget();
     try {
-      const ended = await write();
+      const ended = await write(tell);
       forget();
       tell(ended);
       return ended.length;
@@ -653,7 +676,7 @@ export class SessionEngine {
 
   /** Resolves when every write that has begun has ended, or after `commandTimeout`: a hanging one must not hold up a shutdown. */
   async idle(): Promise<void> {
-    const ended = Promise.allSettled([this.#queue.idle(), ...this.#touches.values()]);
+    const ended = Promise.allSettled([this.#queue.idle(), this.#limited.idle(), ...this.#touches.values()]);
     const abort = new AbortController();
     await Promise.race([
       ended,

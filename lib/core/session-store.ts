@@ -35,6 +35,8 @@ export interface SessionLimit {
   readonly max: number;
   /** At the limit, `evict` ends the least recently used ones, `reject` refuses the new one. */
   readonly policy: 'evict' | 'reject';
+  /** Told of each session that made room as soon as it has; those in the result may be the same ones. */
+  readonly onDisplaced?: (session: DisplacedSession) => void;
 }
 
 /** A session that made room for a new one of its user. */
@@ -271,10 +273,28 @@ export abstract class SessionStore {
   }
 
   /**
+   * Before the sessions of a user are ended: those they have now get no other id for a while, as far as the store can see
+   * to that; a `move` of theirs finds them gone. Without it, one that is regenerated again and again might be missed.
+   *
+   * @param spared ids of those that may; what these become is spared too
+   * @returns asks which are spared by now
+   */
+  async fence(_userId: string, spared: readonly string[]): Promise<() => Promise<ReadonlySet<string>>> {
+    const ids = new Set(spared);
+    return async () => ids;
+  }
+
+  /**
    * Ends many sessions of one user at once, in bounded batches, and resolves to the ids that were live.
    * Only with `capabilities.index`.
+   *
+   * @param _onEnded told the same of each batch, as it has ended
    */
-  async destroyMany(_ids: readonly string[], _userId: string): Promise<readonly string[]> {
+  async destroyMany(
+    _ids: readonly string[],
+    _userId: string,
+    _onEnded?: (ids: readonly string[]) => void,
+  ): Promise<readonly string[]> {
     throw new TypeError(`${this.constructor.name} has no capabilities.index`);
   }
 }

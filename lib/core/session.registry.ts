@@ -1,6 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { SessionArgumentError } from '../errors/caller.errors.js';
-import { SessionNotReplicatedError } from '../errors/state.errors.js';
+import { SessionNotReplicatedError, SessionStoreUnavailableError } from '../errors/state.errors.js';
 import type { ResolvedSessionOptions } from '../options/session-options.interface.js';
 import { type DataChange, type SessionData } from './session-data.js';
 import { checkChange, type SessionEngine } from './session-engine.js';
@@ -40,7 +40,7 @@ export interface KillOptions {
 
 /** @publicApi */
 export interface KillAllOptions {
-  /** Called after each batch with the number of sessions ended so far. */
+  /** Called after each batch with the number of sessions ended so far. If it throws, that is told when all have ended. */
   onProgress?: (ended: number) => void;
 }
 
@@ -69,6 +69,8 @@ export interface UserPage {
   readonly cursor: string | null;
 }
 
+/** Within this time a store knows of use that other processes have seen, or nearly always. */
+const NOTED_WITHIN_MS = 3_000;
 /** How long `updateUser` waits for a session in the middle of a move before it looks again. */
 const MOVING_MS = 20;
 /** Passes over a user's index in one `killUser`; each finds only what was re-created meanwhile. */
@@ -90,7 +92,7 @@ export class SessionRegistry {
   /** @internal provided by `SessionModule` */
   constructor(
     private readonly engine: SessionEngine,
-    private readonly options: Pick<ResolvedSessionOptions, 'partitions'>,
+    private readonly options: Pick<ResolvedSessionOptions, 'partitions' | 'commandTimeoutMs'>,
   ) {}
 
   /**
@@ -126,7 +128,7 @@ export class SessionRegistry {
   }
 
   /**
-   * The user's live sessions, most recently used first; empty for an unknown user. All of them, unless `limit` is given;
+   * The user's live sessions, most recently used first; empty for an unknown user. All of them at once, unless `limit` is given;
    * then `cursorAfter` the last one leads to the next part.
    */
   async getUserSessions(userId: string, options: ListOptions = {}): Promise<SessionInfo[]> {
@@ -164,7 +166,7 @@ export class SessionRegistry {
     // Who is active while a pass runs moves to its front, and is found by the next one.
     for (let found = true; found;) {
       found = false;
-      const begun = await this.engine.store.now();
+      const begun = (await this.engine.store.now()) - NOTED_WITHIN_MS;
       let after: ListPosition | undefined;
       do {
         const { entries, next }: ListPage<ListPosition> = await this.#store().listUsers({
@@ -216,7 +218,8 @@ export class SessionRegistry {
     if (!('userId' in options)) return this.engine.destroyById(id, 'killed');
     const userId = checkUserId(options.userId);
     const loaded = await this.#read(id);
-    if (loaded === null || loaded.record.userId !== userId) return false;
+    if (loaded === null) return this.#killMoving(id, userId);
+    if (loaded.record.userId !== userId) return false;
     return this.engine.destroyById(id, 'killed', loaded.record);
   }
 
@@ -225,15 +228,22 @@ export class SessionRegistry {
    */
   async killUser(userId: string, options: KillUserOptions = {}): Promise<number> {
     checkNames(options, ['except']);
-    const { except = [] } = options;
     checkUserId(userId);
     const store = this.#store();
-    const spared = new Set(typeof except === 'string' ? [except] : except);
+    const except = await this.#withSuccessors(checkExcept(options));
+    const sparedByNow = await store.fence(userId, except);
     const first = await store.userSessions(userId);
     let found: UserSessions = first;
     let count = 0;
     let unconfirmed: SessionNotReplicatedError | undefined;
-    for (let pass = 0; pass < MAX_PASSES; pass++) {
+    for (let pass = 0; ; pass++) {
+      if (pass === MAX_PASSES)
+        throw new SessionStoreUnavailableError(
+          'end all sessions of a user',
+          `others kept giving them new tokens, and ${count} have ended`,
+          true,
+        );
+      const spared = new Set([...(await sparedByNow()), ...(await this.#withSuccessors(except))]);
       // First all that are listed; then what was regenerated meanwhile: it keeps its time of creation, so that it
       // cannot slip through under its new id, while a login that began after this call is left alone.
       const ids = [...found.records, ...(found.moving ?? [])]
@@ -251,6 +261,22 @@ export class SessionRegistry {
     }
     if (unconfirmed !== undefined) throw unconfirmed;
     return count;
+  }
+
+  /** One in the middle of a move, which is absent but might come back. */
+  async #killMoving(id: string, userId: string): Promise<boolean> {
+    const { store } = this.engine;
+    if (store.capabilities.index !== true) return false;
+    const { moving = [] } = await store.userSessions(userId);
+    if (!moving.some((record) => record.id === id)) return false;
+    await this.engine.destroyMany([id], userId, 'killed');
+    return true;
+  }
+
+  /** These, and what took their place where their tokens were rotated away. */
+  async #withSuccessors(ids: readonly string[]): Promise<readonly string[]> {
+    const successors = await Promise.all(ids.map((id) => this.engine.store.successorOf(id)));
+    return [...ids, ...successors.flatMap((record) => record?.id ?? [])];
   }
 
   /** Ends every session there is when it is called. Resolves to their number. */
@@ -274,7 +300,8 @@ export class SessionRegistry {
     const tried = new Set<string>();
     let found: UserSessions = first;
     let count = 0;
-    for (let pass = 0; pass < MAX_PASSES; pass++) {
+    const giveUpAt = performance.now() + this.options.commandTimeoutMs * 2 + 2_000; // longer than any move may last
+    for (let pass = 0; ; pass++) {
       const records = found.records.filter(
         ({ id, createdAt }) => pass === 0 || (!tried.has(id) && createdAt <= first.now),
       );
@@ -283,6 +310,12 @@ export class SessionRegistry {
       // One that has gone may have been regenerated: it keeps its time of creation under its new id.
       const isMoving = found.moving?.some(({ createdAt }) => createdAt <= first.now) ?? false;
       if (!isMoving && !changed.includes(false)) break;
+      if (performance.now() > giveUpAt)
+        throw new SessionStoreUnavailableError(
+          'change all sessions of a user',
+          `others kept giving them new tokens, and ${count} have been changed`,
+          true,
+        );
       for (const { id } of records) tried.add(id);
       if (isMoving) await delay(MOVING_MS); // until it has arrived, or is put back
       found = await store.userSessions(userId);
@@ -335,6 +368,18 @@ export class SessionRegistry {
     }
     return store;
   }
+}
+
+/** @throws {SessionArgumentError} also for undefined: a mistake, not leave to end the session that was meant */
+function checkExcept(options: KillUserOptions): readonly string[] {
+  if (!('except' in options)) return [];
+  const { except } = options;
+  const ids: unknown = typeof except === 'string' ? [except] : except;
+  if (Array.isArray(ids) && ids.every((id) => typeof id === 'string')) return ids;
+  throw new SessionArgumentError(
+    'options.except',
+    `must be the id of a session, or an array of ids; got ${except === null ? 'null' : typeof except}. Pass session.id, or leave it out.`,
+  );
 }
 
 function describe(record: SessionRecord, now: number): SessionInfo {

@@ -109,7 +109,7 @@ export class HttpSessions implements HttpSessionServices {
   metadataOf(request: HttpRequest): SessionMetadata {
     const { captureMetadata, additionalFields } = this.options;
     if (captureMetadata === false) return {};
-    if (captureMetadata !== true) return checkMetadata(captureMetadata(request), additionalFields);
+    if (captureMetadata !== true) return checkMetadata(captured(captureMetadata(request)), additionalFields);
     const { ip, headers, raw } = request;
     const userAgent = headers['user-agent'];
     return checkMetadata({
@@ -164,4 +164,23 @@ export class HttpSessions implements HttpSessionServices {
     this.#said.add(message);
     this.#logger[level](message);
   }
+}
+
+/** @throws {SessionArgumentError} if the app's function gave anything but an object of fields */
+function captured(found: unknown): SessionMetadata {
+  if (found instanceof Promise)
+    found.catch(() => undefined); // what it rejects with is of no use any more
+  else if (typeof found === 'object' && found !== null && !Array.isArray(found)) return found;
+  const got =
+    found instanceof Promise
+      ? 'a promise'
+      : found === null
+        ? 'null'
+        : Array.isArray(found)
+          ? 'an array'
+          : typeof found;
+  throw new SessionArgumentError(
+    'captureMetadata',
+    `must return an object of metadata, at once; got ${got}. Return {} where there is none.`,
+  );
 }

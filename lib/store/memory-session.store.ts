@@ -21,8 +21,19 @@ import { LIMITS } from '../options/session-options.defaults.js';
 /** Every how many milliseconds expired sessions are looked for, and how many are looked at each time. */
 const PRUNE_INTERVAL_MS = 1_000;
 const PRUNE_BATCH = 2_000;
+/** In how many steps all have been looked at, however many there are. */
+const PRUNE_PASS_STEPS = 20;
+/** How long sessions of a user keep their ids while they are being ended; milliseconds. */
+const FENCE_MS = 3_000;
 /** Expired sessions that wait to be told, where nobody sweeps. */
 const MAX_EXPIRED = 100_000;
+
+/** These keep their ids until then, but for those spared. */
+interface Fence {
+  readonly ids: ReadonlySet<string>;
+  readonly spared: Set<string>;
+  until: number;
+}
 
 /** @publicApi */
 export interface MemorySessionStoreOptions {
@@ -50,11 +61,14 @@ export class MemorySessionStore extends SessionStore {
     string,
     { readonly id: string; readonly reads: number; readonly until: number }
   >();
+  /** Users whose sessions are being ended; null stands for all. */
+  readonly #fences = new Map<string | null, Fence>();
   readonly #clock: Clock;
   /** Told by the next `sweep`. */
   readonly #expired: ExpiredSession[] = [];
   #timer: NodeJS.Timeout | undefined;
-  #cursor: Generator<string> | undefined;
+  /** Ids that are still to be looked at by the pass that is under way, the last one first. */
+  #unpruned: string[] = [];
   #lastVersion = 0;
   #warnedOfEviction = false;
 
@@ -155,11 +169,15 @@ export class MemorySessionStore extends SessionStore {
     if (current === undefined) return { status: 'gone' };
     if (current.version !== base.version)
       return { status: 'conflict', uncertain: false, record: current, now };
+    const sameUser = base.userId === next.userId;
+    if (sameUser && (this.#isFenced(base.id, null) || this.#isFenced(base.id, base.userId)))
+      return { status: 'gone' };
     const displaced = this.#makeRoom(next, base.id);
     if (displaced === null) return { status: 'limit' };
     this.#records.delete(base.id);
     const { alias, absoluteTimeout } = next;
-    if (base.userId !== next.userId) return { status: 'moved', displaced, ...this.#add(next) };
+    if (!sameUser) return { status: 'moved', displaced, ...this.#add(next) };
+    this.#fences.get(base.userId)?.spared.add(next.id);
     if (alias !== undefined)
       this.#aliases.set(base.id, { id: next.id, reads: now + alias.readMs, until: now + alias.keepMs });
     const { createdAt } = current;
@@ -190,10 +208,12 @@ export class MemorySessionStore extends SessionStore {
   ): Promise<void> {
     this.#aliases.clear();
     const ids = Array.from(this.#records.keys());
+    const fence = this.#setFence(null, ids);
     for (let start = 0; start < ids.length; start += PRUNE_BATCH) {
       const live = ids.slice(start, start + PRUNE_BATCH).flatMap((id) => this.#live(id) ?? []);
       for (const { id } of live) this.#records.delete(id);
       onEnded?.(live);
+      fence.until = this.#clock.wall() + FENCE_MS;
       await new Promise((resolve) => setImmediate(resolve));
     }
   }
@@ -210,6 +230,28 @@ export class MemorySessionStore extends SessionStore {
     const records = [...(this.#idsOfUser.get(userId) ?? [])].flatMap((id) => this.#look(id) ?? []);
     records.sort((a, b) => (comesAfter(a, b) ? 1 : -1));
     return { records, now: this.#clock.wall() };
+  }
+
+  override async fence(
+    userId: string,
+    spared: readonly string[],
+  ): Promise<() => Promise<ReadonlySet<string>>> {
+    const fence = this.#setFence(userId, this.#idsOfUser.get(userId) ?? [], spared);
+    return async () => fence.spared;
+  }
+
+  /** @param userId null: everybody's sessions */
+  #setFence(userId: string | null, ids: Iterable<string>, spared: readonly string[] = []): Fence {
+    const fence = { ids: new Set(ids), spared: new Set(spared), until: this.#clock.wall() + FENCE_MS };
+    this.#fences.set(userId, fence);
+    return fence;
+  }
+
+  #isFenced(id: string, userId: string | null): boolean {
+    const fence = this.#fences.get(userId);
+    return (
+      fence !== undefined && fence.ids.has(id) && !fence.spared.has(id) && this.#clock.wall() < fence.until
+    );
   }
 
   /** The live record; counts as use of it for `maxSessions`. */
@@ -301,13 +343,13 @@ export class MemorySessionStore extends SessionStore {
       if (until > now) break; // all live equally long: the oldest stand first
       this.#aliases.delete(id);
     }
-    for (let looked = 0; looked < PRUNE_BATCH; looked++) {
-      this.#cursor ??= this.#records.keys() as Generator<string>;
-      const { done, value: id } = this.#cursor.next();
-      if (done) {
-        this.#cursor = undefined;
-        return;
-      }
+    for (const [user, { until }] of this.#fences) if (until <= now) this.#fences.delete(user);
+    // Of ids, because what is ended and made meanwhile would lead an iterator back to the beginning.
+    if (this.#unpruned.length === 0) this.#unpruned = Array.from(this.#records.keys());
+    const most = Math.max(PRUNE_BATCH, Math.ceil(this.#records.size / PRUNE_PASS_STEPS));
+    for (let looked = 0; looked < most; looked++) {
+      const id = this.#unpruned.pop();
+      if (id === undefined) return;
       const record = this.#records.peek(id);
       if (record !== undefined && deadlineOf(record) <= now) this.#expire(record);
     }

@@ -66,7 +66,7 @@ export class RedisCreation {
     const nonce = newNonce();
     const displaced: DisplacedSession[] = [];
     let offered: readonly string[] = [];
-    for (let tries = 0; tries < MAX_OFFERS; tries++) {
+    for (let idle = 0; idle < MAX_OFFERS; idle++) {
       const { value, uncertain } = await this.connection.run(
         'create a session',
         true,
@@ -103,7 +103,10 @@ export class RedisCreation {
       for (let at = 0; at < ended.length; at += 3) {
         const [other, reason, metadata] = ended.slice(at, at + 3) as [string, 'evicted' | 'expired', string];
         this.activity.forget(other);
-        displaced.push({ id: other, reason, metadata: readMetadata(metadata) });
+        const session = { id: other, reason, metadata: readMetadata(metadata) };
+        displaced.push(session);
+        limit.onDisplaced?.(session); // the rest may fail
+        idle = 0;
       }
       if (reply[0] === 1)
         return { status: 'created', displaced, ...createdRecord(session, reply as readonly number[]) };
@@ -112,7 +115,7 @@ export class RedisCreation {
       // And at once: the longer it waits, the more others have replaced.
       offered =
         count > oldest.length
-          ? [...oldest, ...(await this.lists.expiredAfter(userKey, partition, oldest.length))]
+          ? [...oldest, ...(await this.lists.expiredAfter(user, partition, oldest.length))]
           : oldest;
     }
     throw new SessionStoreUnavailableError('create a session', "the user's sessions kept changing", false);

@@ -11,6 +11,7 @@ import { partitionOfId } from '../core/session-token.js';
  * | `sk:{p}:exp` | zset | `<id> <user>` by deadline (`+inf` when immortal) |
  * | `sk:{p}:act` | zset | `<id> <user>` by last access, written a moment later (activity-index.ts) |
  * | `sk:{p}:users` | zset | encoded users by last access, the same |
+ * | `sk:{p}:fence:<user>`, `sk:{p}:fence` | string | epoch ms, ids: sessions of that user, of the partition, made up to then keep their ids while they are being ended, but for those named |
  * | `sk:{p}:sweep` | string | which process sweeps the partition at the moment |
  * | `sk:layout` | string | layout number and partition count |
  * | `sk:wait` | string | empty; written before a `WAIT` for replicas |
@@ -51,6 +52,11 @@ export class RedisKeys {
 
   users(partition: number): string {
     return `${this.#prefixes[partition]}users`;
+  }
+
+  /** @param user encoded; empty for everybody's */
+  fence(partition: number, user: string): string {
+    return `${this.#prefixes[partition]}fence${user === '' ? '' : `:${user}`}`;
   }
 
   sweepClaim(partition: number): string {

@@ -120,17 +120,30 @@ export class RedisLists {
     }
   }
 
-  /** Some of a user's sessions that have expired unswept, of those behind the `offset` least recently used. */
-  async expiredAfter(userKey: string, partition: number, offset: number): Promise<readonly string[]> {
+  /**
+   * Some of a user's sessions that have expired unswept, of those behind the `offset` least recently used. Only such are
+   * read whose time, as their index has it, is up.
+   */
+  async expiredAfter(user: string, partition: number, offset: number): Promise<readonly string[]> {
+    const deadlines = this.keys.deadlines(partition);
+    const now = await this.now();
+    const due = await this.connection.read('count sessions', (client) =>
+      client.zcount(deadlines, '-inf', now),
+    );
     const expired: string[] = [];
-    for (let start = offset; expired.length < READ_BATCH; start += READ_BATCH) {
+    for (let start = offset; due > 0 && expired.length < READ_BATCH; start += READ_BATCH) {
       const ids = await this.connection.read("list a user's sessions", (client) =>
-        client.zrange(userKey, String(start), String(start + READ_BATCH - 1)),
+        client.zrange(this.keys.user(partition, user), String(start), String(start + READ_BATCH - 1)),
       );
-      const { records, moving } = await this.records.readMany(partition, ids);
+      if (ids.length === 0) break;
+      const scores = await this.connection.read("list a user's sessions", (client) =>
+        client.zmscore(deadlines, ...ids.map((id) => `${id} ${user}`)),
+      );
+      const suspects = ids.filter((_, index) => Number(scores[index] ?? 0) <= now);
+      if (suspects.length === 0) continue;
+      const { records, moving } = await this.records.readMany(partition, suspects);
       const alive = new Set([...records, ...moving].map(({ id }) => id));
-      expired.push(...ids.filter((id) => !alive.has(id)));
-      if (ids.length < READ_BATCH) break;
+      expired.push(...suspects.filter((id) => !alive.has(id)));
     }
     return expired.slice(0, READ_BATCH);
   }
@@ -170,22 +183,31 @@ export class RedisLists {
   ): Promise<ListPage<E>> {
     await this.activity.flush();
     const entries: E[] = [];
-    const count = Math.ceil((limit + 1) / this.keys.partitions) * 2 + 2;
+    let count = Math.ceil((limit + 1) / this.keys.partitions) * 2 + 2;
     for (let position = after; ;) {
       const from = position;
+      const size = count;
       const parts = await Promise.all(
-        this.keys.eachPartition((partition) => this.#placesAfter(partition, index, from, activeSince, count)),
+        this.keys.eachPartition((partition) => this.#placesAfter(partition, index, from, activeSince, size)),
       );
       const places = parts.flat().sort((a, b) => (comesAfter(a, b) ? 1 : -1));
-      const ends = parts.flatMap((part) => (part.length < count ? [] : part.slice(-1)));
+      const ends = parts.flatMap((part) => (part.length < size ? [] : part.slice(-1)));
       const known = places.filter((place) => !ends.some((end) => comesAfter(place, end)));
-      const shown = known.slice(0, limit - entries.length);
-      for (const entry of await load(shown)) if (entry !== undefined) entries.push(entry);
-      const last = shown.at(-1);
+      let looked = 0;
+      for (let step = limit; looked < known.length && entries.length < limit; step *= 2) {
+        const found = await load(known.slice(looked, looked + step));
+        for (const entry of found) {
+          if (entries.length === limit) break;
+          looked++;
+          if (entry !== undefined) entries.push(entry);
+        }
+      }
+      const last = known[looked - 1];
       if (last !== undefined) position = { lastAccess: last.lastAccess, id: last.id };
-      const isEnd = ends.length === 0 && shown.length === places.length;
+      const isEnd = ends.length === 0 && looked === places.length;
       if (isEnd || entries.length === limit)
         return { entries, next: isEnd ? null : position!, now: await this.now() };
+      count = Math.min(count * 2, READ_BATCH); // many have expired and were not swept yet
     }
   }
 

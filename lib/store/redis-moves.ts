@@ -37,7 +37,13 @@ export class RedisMoves {
   async #rotate(base: SessionRecord, next: NewSession): Promise<MoveResult> {
     const partition = this.keys.partitionOf(base.id);
     const user = encodeUserId(base.userId);
-    const keys = [this.keys.record(partition, base.id), ...this.keys.ofRecordAndIndexes(next.id, user)];
+    const keys = [
+      this.keys.record(partition, base.id),
+      this.keys.record(partition, next.id),
+      ...this.keys.indexesOf(partition),
+      this.keys.fence(partition, ''),
+      ...(user === '' ? [] : [this.keys.user(partition, user), this.keys.fence(partition, user)]),
+    ];
     const { value, uncertain } = await this.connection.run('regenerate a session', true, ROTATE, keys, [
       formatVersion(base.version),
       newNonce(),

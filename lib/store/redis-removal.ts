@@ -28,7 +28,11 @@ export class RedisRemoval {
     private readonly activity: ActivityIndex,
     private readonly origin: string,
     private readonly barrier: ReplicaBarrier | null,
-    private readonly options: { readonly waitForReplicas: number; readonly waitMs: number },
+    private readonly options: {
+      readonly waitForReplicas: number;
+      readonly waitMs: number;
+      readonly fenceMs: number;
+    },
   ) {}
 
   async destroy(id: string, hint?: { userId: string | null }): Promise<boolean> {
@@ -37,7 +41,11 @@ export class RedisRemoval {
     return (await this.#confirmed(done)).length === 1;
   }
 
-  async destroyMany(ids: readonly string[], userId: string): Promise<readonly string[]> {
+  async destroyMany(
+    ids: readonly string[],
+    userId: string,
+    onEnded?: (ids: readonly string[]) => void,
+  ): Promise<readonly string[]> {
     const partition = partitionOfUser(userId, this.keys.partitions);
     const user = encodeUserId(userId);
     const all: Destroyed = { ended: [], servers: new Set([this.connection.server]) };
@@ -48,10 +56,32 @@ export class RedisRemoval {
         batch,
         batch.map(() => user),
       );
+      onEnded?.(done.ended);
       all.ended.push(...done.ended);
       for (const server of done.servers) all.servers.add(server);
     }
     return this.#confirmed(all);
+  }
+
+  /** See `SessionStore.fence`. */
+  async fence(userId: string, spared: readonly string[]): Promise<() => Promise<ReadonlySet<string>>> {
+    const partition = partitionOfUser(userId, this.keys.partitions);
+    const key = this.keys.fence(partition, encodeUserId(userId));
+    await this.#setFence(key, spared);
+    return async () => {
+      const text = await this.connection.read('end sessions', async (client) => {
+        await client.pexpire(key, this.options.fenceMs);
+        return client.get(key);
+      });
+      return new Set([...spared, ...(text?.split(' ').slice(1) ?? [])]);
+    };
+  }
+
+  async #setFence(key: string, spared: readonly string[] = []): Promise<void> {
+    await this.connection.read('end sessions', async (client) => {
+      const text = [milliseconds(await client.time()), ...spared].join(' ');
+      await client.set(key, text, 'PX', this.options.fenceMs);
+    });
   }
 
   async clear(
@@ -60,10 +90,16 @@ export class RedisRemoval {
     let unconfirmed: SessionNotReplicatedError | undefined;
     for (let partition = 0; partition < this.keys.partitions; partition++) {
       let cursor = '0';
+      // Ids given meanwhile would stand where the scan has been already.
+      const fence = this.keys.fence(partition, '');
+      await this.#setFence(fence);
       do {
         // Scanned, not taken from the front: what is created meanwhile would keep it going for ever.
         const [next, flat] = await this.connection.read('end all sessions', (client) =>
           client.zscan(this.keys.deadlines(partition), cursor, 'COUNT', READ_BATCH),
+        );
+        await this.connection.read('end all sessions', (client) =>
+          client.pexpire(fence, this.options.fenceMs),
         );
         cursor = next;
         const members = flat.filter((_, index) => index % 2 === 0);
@@ -103,17 +139,33 @@ export class RedisRemoval {
       const claim = await this.connection.read('claim a sweep', (client) =>
         client.set(this.keys.sweepClaim(partition), this.origin, 'PX', claimMs, 'NX'),
       );
-      if (claim !== null) while ((await this.#sweepBatch(partition, onExpired)) && !isStopped());
+      if (claim === null) continue;
+      for (let kept: number | null = 0; kept !== null && !isStopped();)
+        kept = await this.#sweepBatch(partition, kept, onExpired);
     }
   }
 
-  /** True when there may be more. */
-  async #sweepBatch(partition: number, onExpired: (session: ExpiredSession) => void): Promise<boolean> {
+  /**
+   * @param offset how many at the front are known to stay: sessions in the middle of a move
+   * @returns the same for the next batch; null where there is none
+   */
+  async #sweepBatch(
+    partition: number,
+    offset: number,
+    onExpired: (session: ExpiredSession) => void,
+  ): Promise<number | null> {
     const deadlines = this.keys.deadlines(partition);
     const members = await this.connection.read('sweep', async (client) =>
-      client.zrangebyscore(deadlines, '-inf', milliseconds(await client.time()), 'LIMIT', 0, REMOVE_BATCH),
+      client.zrangebyscore(
+        deadlines,
+        '-inf',
+        milliseconds(await client.time()),
+        'LIMIT',
+        offset,
+        REMOVE_BATCH,
+      ),
     );
-    if (members.length === 0) return false;
+    if (members.length === 0) return null;
     const ids = members.map(idOfMember);
     const users = members.map(userOfMember);
     const { value } = await this.connection.run(
@@ -134,8 +186,8 @@ export class RedisRemoval {
       this.activity.forget(id);
       onExpired({ id, userId: decodeUserId(user), metadata: readMetadata(metadata) });
     }
-    // Those that stay would be found again at once.
-    return members.length === REMOVE_BATCH && replies.some((reply) => reply !== 1);
+    if (members.length < REMOVE_BATCH) return null;
+    return offset + replies.filter((reply) => reply === 1).length;
   }
 
   /** @param users encoded userIds the caller believes in; those that are wrong are asked for and tried again */

@@ -108,6 +108,7 @@ export class RedisSessionStore extends SessionStore {
     this.#removal = new RedisRemoval(connection, keys, activity, origin, barrier, {
       waitForReplicas,
       waitMs,
+      fenceMs: commandTimeoutMs * 2 + 1_000,
     });
   }
 
@@ -202,8 +203,16 @@ export class RedisSessionStore extends SessionStore {
     return this.#removal.destroy(id, hint);
   }
 
-  override destroyMany(ids: readonly string[], userId: string): Promise<readonly string[]> {
-    return this.#removal.destroyMany(ids, userId);
+  override destroyMany(
+    ids: readonly string[],
+    userId: string,
+    onEnded?: (ids: readonly string[]) => void,
+  ): Promise<readonly string[]> {
+    return this.#removal.destroyMany(ids, userId, onEnded);
+  }
+
+  override fence(userId: string, spared: readonly string[]): Promise<() => Promise<ReadonlySet<string>>> {
+    return this.#removal.fence(userId, spared);
   }
 
   move(base: SessionRecord, next: NewSession): Promise<MoveResult> {

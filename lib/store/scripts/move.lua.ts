@@ -14,23 +14,33 @@ import { script } from './script.js';
 
 const PARTS = CLOCK + READ + DEADLINE + LIVE + PUT + PROLONG + ENLIST + DELIST + ANNOUNCE;
 
+/** True while sessions of that time are being ended (`SessionStore.fence`), and this one is not spared. */
+const FENCED = `
+local function fenced(text, id, key)
+  local fence = key and redis.call('GET', key)
+  return fence and createdAt(text) <= tonumber(string.sub(fence, 1, 13)) and not string.find(fence, id, 14, true)
+end
+`;
+
 /**
  * New token, same user, same partition: one step.
- * KEYS: old record, new record, deadlines, activity, users, [user index].
+ * KEYS: old record, new record, deadlines, activity, users, fence, [user index, user's fence].
  * ARGV: expected version, nonce, old id, new id, encoded user, idle, new tail, channel, origin, absolute timeout from now
  * (empty: the deadline is inherited, as the time of creation always is), and, if the old id is to lead to the new one, for
  * how many ms it does, and for how many of these reads follow it.
  * Replies { 1, version, createdAt, lastAccess, absolute deadline, now }, { 0, current text, now }, or { -1 }.
  */
 export const ROTATE = script(`
-${PARTS}
+${PARTS}${FENCED}
 local new = redis.call('GET', KEYS[2])
 if new and nonce(new) == ARGV[2] then
   return { 1, version(new), createdAt(new), lastAccess(new), absoluteDeadline(new), now }
 end
 local text = redis.call('GET', KEYS[1])
 if not live(text, now) then return { -1 } end
+if fenced(text, ARGV[3], KEYS[6]) or fenced(text, ARGV[3], KEYS[8]) then return { -1 } end
 if string.sub(text, 3, 18) ~= ARGV[1] then return { 0, text, now } end
+if KEYS[8] and redis.call('EXISTS', KEYS[8]) == 1 then redis.call('APPEND', KEYS[8], ' ' .. ARGV[4]) end
 local ver = math.max(version(text) + 1, us)
 local idle = tonumber(ARGV[6])
 local absolute = absoluteDeadline(text)
@@ -47,8 +57,8 @@ if ARGV[11] then
 else
   redis.call('DEL', KEYS[1])
 end
-delist(KEYS[3], KEYS[4], KEYS[5], KEYS[6], ARGV[3], ARGV[5])
-enlist(KEYS[3], KEYS[6], ARGV[4], ARGV[5], now, ends, now)
+delist(KEYS[3], KEYS[4], KEYS[5], KEYS[7], ARGV[3], ARGV[5])
+enlist(KEYS[3], KEYS[7], ARGV[4], ARGV[5], now, ends, now)
 return { 1, ver, createdAt(text), now, absolute, now }
 `);
 
