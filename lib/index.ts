@@ -97,6 +97,7 @@ export {
   type MoveResult,
   type NewSession,
   type SessionChange,
+  type SessionFence,
   type SessionLimit,
   type SessionStoreCapabilities,
   type TouchResult,

@@ -89,6 +89,13 @@ export interface UserSessions {
   readonly now: number;
 }
 
+/** Holds the ids of a user's sessions while these are being ended. */
+export interface SessionFence {
+  /** Those that are spared by now. */
+  spared(): Promise<ReadonlySet<string>>;
+  release(): Promise<void>;
+}
+
 /** A change of `data` on top of `base`. Everything else of the record stays as it is. */
 export interface SessionChange {
   readonly base: SessionRecord;
@@ -277,11 +284,10 @@ export abstract class SessionStore {
    * to that; a `move` of theirs finds them gone. Without it, one that is regenerated again and again might be missed.
    *
    * @param spared ids of those that may; what these become is spared too
-   * @returns asks which are spared by now
    */
-  async fence(_userId: string, spared: readonly string[]): Promise<() => Promise<ReadonlySet<string>>> {
+  async fence(_userId: string, spared: readonly string[]): Promise<SessionFence> {
     const ids = new Set(spared);
-    return async () => ids;
+    return { spared: async () => ids, release: async () => undefined };
   }
 
   /**

@@ -18,6 +18,7 @@ import {
   type ListPage,
   type ListPosition,
   type ListQuery,
+  type SessionFence,
   type UserSessions,
 } from './session-store.js';
 import { partitionOfId } from './session-token.js';
@@ -162,7 +163,8 @@ export class SessionRegistry {
   /** Every user who has live sessions, once. */
   async *users(options: ActivityOptions = {}): AsyncGenerator<string, void, void> {
     const seen = new Set<string>();
-    let { activeSince } = await this.#query({ ...options });
+    const { activeSince: since = -Infinity } = await this.#query({ ...options });
+    let activeSince = since;
     // Who is active while a pass runs moves to its front, and is found by the next one.
     for (let found = true; found;) {
       found = false;
@@ -182,7 +184,7 @@ export class SessionRegistry {
         }
         after = next ?? undefined;
       } while (after !== undefined);
-      activeSince = begun;
+      activeSince = Math.max(since, begun);
     }
   }
 
@@ -231,7 +233,16 @@ export class SessionRegistry {
     checkUserId(userId);
     const store = this.#store();
     const except = await this.#withSuccessors(checkExcept(options));
-    const sparedByNow = await store.fence(userId, except);
+    const fence = await store.fence(userId, except);
+    try {
+      return await this.#killFenced(userId, except, fence);
+    } finally {
+      await fence.release();
+    }
+  }
+
+  async #killFenced(userId: string, except: readonly string[], fence: SessionFence): Promise<number> {
+    const { store } = this.engine;
     const first = await store.userSessions(userId);
     let found: UserSessions = first;
     let count = 0;
@@ -243,7 +254,7 @@ export class SessionRegistry {
           `others kept giving them new tokens, and ${count} have ended`,
           true,
         );
-      const spared = new Set([...(await sparedByNow()), ...(await this.#withSuccessors(except))]);
+      const spared = new Set([...(await fence.spared()), ...(await this.#withSuccessors(except))]);
       // First all that are listed; then what was regenerated meanwhile: it keeps its time of creation, so that it
       // cannot slip through under its new id, while a login that began after this call is left alone.
       const ids = [...found.records, ...(found.moving ?? [])]

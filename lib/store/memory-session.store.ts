@@ -12,6 +12,7 @@ import {
   type MoveResult,
   type NewSession,
   type SessionChange,
+  type SessionFence,
   type TouchResult,
   type WriteResult,
 } from '../core/session-store.js';
@@ -216,6 +217,7 @@ export class MemorySessionStore extends SessionStore {
       fence.until = this.#clock.wall() + FENCE_MS;
       await new Promise((resolve) => setImmediate(resolve));
     }
+    this.#releaseFence(null, fence);
   }
 
   override async now(): Promise<number> {
@@ -232,12 +234,9 @@ export class MemorySessionStore extends SessionStore {
     return { records, now: this.#clock.wall() };
   }
 
-  override async fence(
-    userId: string,
-    spared: readonly string[],
-  ): Promise<() => Promise<ReadonlySet<string>>> {
+  override async fence(userId: string, spared: readonly string[]): Promise<SessionFence> {
     const fence = this.#setFence(userId, this.#idsOfUser.get(userId) ?? [], spared);
-    return async () => fence.spared;
+    return { spared: async () => fence.spared, release: async () => this.#releaseFence(userId, fence) };
   }
 
   /** @param userId null: everybody's sessions */
@@ -245,6 +244,10 @@ export class MemorySessionStore extends SessionStore {
     const fence = { ids: new Set(ids), spared: new Set(spared), until: this.#clock.wall() + FENCE_MS };
     this.#fences.set(userId, fence);
     return fence;
+  }
+
+  #releaseFence(userId: string | null, fence: Fence): void {
+    if (this.#fences.get(userId) === fence) this.#fences.delete(userId);
   }
 
   #isFenced(id: string, userId: string | null): boolean {

@@ -1,5 +1,5 @@
 import { partitionOfUser } from '../core/session-token.js';
-import type { ExpiredSession } from '../core/session-store.js';
+import type { ExpiredSession, SessionFence } from '../core/session-store.js';
 import { SessionNotReplicatedError } from '../errors/state.errors.js';
 import type { ActivityIndex } from './activity-index.js';
 import type { RedisConnection } from './redis-connection.js';
@@ -63,18 +63,25 @@ export class RedisRemoval {
     return this.#confirmed(all);
   }
 
-  /** See `SessionStore.fence`. */
-  async fence(userId: string, spared: readonly string[]): Promise<() => Promise<ReadonlySet<string>>> {
+  async fence(userId: string, spared: readonly string[]): Promise<SessionFence> {
     const partition = partitionOfUser(userId, this.keys.partitions);
     const key = this.keys.fence(partition, encodeUserId(userId));
     await this.#setFence(key, spared);
-    return async () => {
-      const text = await this.connection.read('end sessions', async (client) => {
-        await client.pexpire(key, this.options.fenceMs);
-        return client.get(key);
-      });
-      return new Set([...spared, ...(text?.split(' ').slice(1) ?? [])]);
+    return {
+      spared: async () => {
+        const text = await this.connection.read('end sessions', async (client) => {
+          await client.pexpire(key, this.options.fenceMs);
+          return client.get(key);
+        });
+        return new Set([...spared, ...(text?.split(' ').slice(1) ?? [])]);
+      },
+      release: () => this.#releaseFence(key),
     };
+  }
+
+  /** Should another be ending the same sessions, it does without. */
+  async #releaseFence(key: string): Promise<void> {
+    await this.connection.read('end sessions', (client) => client.del(key)).catch(() => undefined); // its time will be up
   }
 
   async #setFence(key: string, spared: readonly string[] = []): Promise<void> {
@@ -120,6 +127,7 @@ export class RedisRemoval {
           }
         }
       } while (cursor !== '0');
+      await this.#releaseFence(fence);
     }
     if (unconfirmed !== undefined) throw unconfirmed;
   }

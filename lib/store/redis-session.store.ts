@@ -11,6 +11,7 @@ import {
   type MoveResult,
   type NewSession,
   type SessionChange,
+  type SessionFence,
   type TouchResult,
   type UserSessions,
   type WriteResult,
@@ -211,7 +212,7 @@ export class RedisSessionStore extends SessionStore {
     return this.#removal.destroyMany(ids, userId, onEnded);
   }
 
-  override fence(userId: string, spared: readonly string[]): Promise<() => Promise<ReadonlySet<string>>> {
+  override fence(userId: string, spared: readonly string[]): Promise<SessionFence> {
     return this.#removal.fence(userId, spared);
   }
 

@@ -240,6 +240,69 @@ describe('killUser and killAll against what else is going on', () => {
     expect(await audit(redis, prefix)).toMatchObject({ wrong: [], moving: [] });
   });
 
+  it.each([
+    ['killUser', () => node!.registry.killUser('ada')],
+    ['killAll', () => node!.registry.killAll()],
+  ])(
+    '30 sessions of this process that never stop replacing their tokens do not escape %s',
+    async (_, kill) => {
+      const { sessions, registry } = await open({ cache: false });
+      const made = await Promise.all(
+        Array.from({ length: 30 }, () => sessions.create({}, { userId: 'ada' })),
+      );
+      let replaced = 0;
+      let kept = true;
+      const replacing = made.map(async (session) => {
+        while (kept) {
+          await session.regenerate();
+          replaced++;
+        }
+      });
+      await waitFor(() => replaced > 60, { intervalMs: 1 });
+      expect(await kill()).toBe(30);
+      kept = false;
+      for (const { reason } of (await Promise.allSettled(replacing)) as PromiseRejectedResult[])
+        expect(reason).toMatchObject({ code: 'SESSION_GONE' });
+      expect(await registry.count()).toBe(0);
+      expect(await audit(redis, prefix)).toMatchObject({ alive: [], wrong: [] });
+      // What is made after it may do as it likes.
+      await (await sessions.create({}, { userId: 'ada' })).regenerate();
+    },
+  );
+
+  it('a session that is spared goes on replacing its token, and is the only one left', async () => {
+    const { sessions, registry } = await open({ cache: false });
+    const made = await Promise.all(Array.from({ length: 10 }, () => sessions.create({}, { userId: 'ada' })));
+    const spared = made[0]!;
+    let kept = true;
+    let replaced = 0;
+    const replacing = (async () => {
+      for (; kept; replaced++) await spared.regenerate();
+    })();
+    await waitFor(() => replaced > 3, { intervalMs: 1 });
+    // Named by an id that it may not have any more.
+    await registry.killUser('ada', { except: spared.id });
+    kept = false;
+    const outcome = await replacing.then(
+      () => 'kept',
+      () => 'ended',
+    );
+    const left = await registry.getUserSessions('ada');
+    expect(left).toHaveLength(outcome === 'kept' ? 1 : 0);
+    if (outcome === 'kept') expect(left[0]!.id).toBe(spared.id);
+  });
+
+  it('kill(id, { userId }) of a session that is being moved ends it: it does not come back', async () => {
+    await open({ maxSessionsPerUser: 1, onLimit: 'reject' });
+    let killed: boolean | undefined;
+    const { session } = await refusedLogin(async (id) => {
+      expect(await node!.registry.kill(id, { userId: 'bob' })).toBe(false);
+      killed = await node!.registry.kill(id, { userId: 'ada' });
+    });
+    expect(killed).toBe(true);
+    expect(await node!.sessions.get(session.token, { fresh: true })).toBeNull();
+  });
+
   it('killUser while their session is replaced with new times: the new token is refused too', async () => {
     const { sessions, registry, store } = await open();
     const session = await sessions.create({}, { userId: 'ada' });
@@ -248,12 +311,14 @@ describe('killUser and killAll against what else is going on', () => {
     let looks = 0;
     store.userSessions = async (userId) => {
       const found = await list(userId);
-      if (looks++ === 0) await session.regenerate({ idleTimeout: '1h', absoluteTimeout: '2h' });
+      if (looks++ === 0)
+        await expect(session.regenerate({ idleTimeout: '1h', absoluteTimeout: '2h' })).rejects.toMatchObject({
+          code: 'SESSION_GONE',
+        });
       return found;
     };
-    await registry.killUser('ada');
-    expect(looks).toBeGreaterThan(1);
-    expect(session.token).not.toBe(old);
+    expect(await registry.killUser('ada')).toBe(1);
+    expect(looks).toBeGreaterThan(0);
     for (const token of [old, session.token]) expect(await sessions.get(token, { fresh: true })).toBeNull();
   });
 });

@@ -303,7 +303,7 @@ describe('two processes and a token that was rotated', () => {
       const list = store.userSessions.bind(store);
       vi.spyOn(store, 'userSessions').mockImplementationOnce(async (userId) => {
         const found = await list(userId);
-        await session.regenerate(options);
+        await expect(session.regenerate(options)).rejects.toMatchObject({ code: 'SESSION_GONE' });
         return found;
       });
       expect(await b.registry.killUser('ann')).toBe(1);

@@ -575,7 +575,7 @@ describe('ActiveSession.regenerate', () => {
     const listed = vi.spyOn(store, 'userSessions').mockImplementationOnce(async (userId) => {
       const found = await list(userId);
       clock.advance(SECOND);
-      await session.regenerate(options);
+      await expect(session.regenerate(options)).rejects.toMatchObject({ code: 'SESSION_GONE' });
       return found;
     });
     expect(await registry.killUser('ann')).toBe(1);

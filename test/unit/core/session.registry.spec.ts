@@ -125,16 +125,62 @@ describe('SessionRegistry.killUser', () => {
   it('also ends a session that is regenerated while it runs: a new id is no way out', async () => {
     const { registry, sessions, store, phone } = await threeOfAnn();
     const list = store.userSessions.bind(store);
-    let escaped: string | undefined;
-    vi.spyOn(store, 'userSessions').mockImplementation(async (userId) => {
+    vi.spyOn(store, 'userSessions').mockImplementationOnce(async (userId) => {
       const listed = await list(userId);
-      escaped ??= (await phone.regenerate()).token;
+      await expect(phone.regenerate()).rejects.toMatchObject({ code: 'SESSION_GONE' });
       return listed;
     });
     expect(await registry.killUser('ann')).toBe(3);
-    expect(await sessions.get(escaped)).toBeNull();
+    expect(await sessions.get(phone.token)).toBeNull();
     expect(await registry.getUserSessions('ann')).toEqual([]);
   });
+
+  it('gives up with an error where a store cannot keep sessions from getting new ids all the time', async () => {
+    const { registry, sessions, store } = await threeOfAnn();
+    vi.spyOn(store, 'fence').mockImplementation(async () => ({
+      spared: async () => new Set(),
+      release: async () => undefined,
+    }));
+    const list = store.userSessions.bind(store);
+    let last = await sessions.create({}, { userId: 'ann' });
+    vi.spyOn(store, 'userSessions').mockImplementation(async (userId) => {
+      const listed = await list(userId);
+      last = await last.regenerate();
+      return listed;
+    });
+    await expect(registry.killUser('ann')).rejects.toMatchObject({
+      code: 'SESSION_STORE_UNAVAILABLE',
+      outcomeUnknown: true,
+    });
+    expect(await sessions.get(last.token)).not.toBeNull();
+  });
+
+  it('spares a session under whatever id it has by then', async () => {
+    const { registry, sessions, store, phone } = await threeOfAnn();
+    const list = store.userSessions.bind(store);
+    vi.spyOn(store, 'userSessions').mockImplementationOnce(async (userId) => {
+      await phone.regenerate();
+      return list(userId);
+    });
+    expect(await registry.killUser('ann', { except: phone.id })).toBe(2);
+    expect((await sessions.get(phone.token))?.id).toBe(phone.id);
+    // And it may be regenerated, and so may what comes after.
+    await phone.regenerate();
+    await (await sessions.create({}, { userId: 'ann' })).regenerate();
+    expect(await registry.countForUser('ann')).toBe(2);
+  });
+
+  it.each([undefined, null, 7, ['a', undefined], { id: 'a' }])(
+    'refuses except: %j, and ends nothing',
+    async (except) => {
+      const { registry } = await threeOfAnn();
+      await expect(registry.killUser('ann', { except: except as never })).rejects.toMatchObject({
+        code: 'SESSION_ARGUMENT',
+        message: expect.stringContaining('options.except') as string,
+      });
+      expect(await registry.countForUser('ann')).toBe(3);
+    },
+  );
 
   it('leaves sessions alone that were created after it began', async () => {
     const { registry, sessions, store, clock } = await threeOfAnn();
