@@ -252,16 +252,18 @@ describe('killUser and killAll against what else is going on', () => {
       );
       let replaced = 0;
       let kept = true;
-      const replacing = made.map(async (session) => {
-        while (kept) {
-          await session.regenerate();
-          replaced++;
-        }
-      });
+      const replacing = Promise.allSettled(
+        made.map(async (session) => {
+          while (kept) {
+            await session.regenerate();
+            replaced++;
+          }
+        }),
+      );
       await waitFor(() => replaced > 60, { intervalMs: 1 });
       expect(await kill()).toBe(30);
       kept = false;
-      for (const { reason } of (await Promise.allSettled(replacing)) as PromiseRejectedResult[])
+      for (const { reason } of (await replacing) as PromiseRejectedResult[])
         expect(reason).toMatchObject({ code: 'SESSION_GONE' });
       expect(await registry.count()).toBe(0);
       expect(await audit(redis, prefix)).toMatchObject({ alive: [], wrong: [] });
@@ -278,15 +280,15 @@ describe('killUser and killAll against what else is going on', () => {
     let replaced = 0;
     const replacing = (async () => {
       for (; kept; replaced++) await spared.regenerate();
-    })();
+    })().then(
+      () => 'kept',
+      () => 'ended',
+    );
     await waitFor(() => replaced > 3, { intervalMs: 1 });
     // Named by an id that it may not have any more.
     await registry.killUser('ada', { except: spared.id });
     kept = false;
-    const outcome = await replacing.then(
-      () => 'kept',
-      () => 'ended',
-    );
+    const outcome = await replacing;
     const left = await registry.getUserSessions('ada');
     expect(left).toHaveLength(outcome === 'kept' ? 1 : 0);
     if (outcome === 'kept') expect(left[0]!.id).toBe(spared.id);
