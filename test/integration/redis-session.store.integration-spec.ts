@@ -11,15 +11,8 @@ import { openOwnClient, type RedisSource } from '../../lib/store/redis-client.js
 import { RedisSessionStore } from '../../lib/store/redis-session.store.js';
 import { RedisServer } from '../support/redis-server.js';
 import { deleteByPrefix, testRedisUrl, uniquePrefix } from '../support/redis-url.js';
-import {
-  describeSessionStore,
-  mustCreate,
-  mustGet,
-  newId,
-  newSession,
-  passTime,
-  SUITE_PARTITIONS,
-} from '../support/session-store.suite.js';
+import { describeSessionStore } from '../../lib/testing/index.js';
+import { mustCreate, mustGet, newId, newSession, passTime, SUITE_PARTITIONS } from '../../lib/testing/kit.js';
 
 const PARTITIONS = SUITE_PARTITIONS;
 /** Generous: these tests are about outcomes, and share two cores with others. */
