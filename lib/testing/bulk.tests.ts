@@ -26,7 +26,7 @@ export function bulkTests({ describe, test }: Suite): void {
         }
         assert.equal(await peer.length(), COUNT);
         assert.deepEqual(sorted(idsOf(await listAll(peer))), sorted(ids));
-        const { entries, next } = await peer.list({ limit: 20 });
+        const { entries, next } = await store.list({ limit: 20 });
         assert.equal(entries.length, 20);
         assert.notEqual(next, null);
 

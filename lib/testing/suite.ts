@@ -65,8 +65,9 @@ export function createSuite({ describe, it }: SuiteRunner, open: () => Promise<O
 /** What a store can do is known only once it is open, so a test is skipped from inside, in the runner's own way. */
 function skip(reason: string, ...offers: unknown[]): void {
   for (const offer of offers) {
-    // vitest and node:test hand over a context, mocha has it as `this`; jest has neither, and the test counts as passed.
-    if (typeof offer !== 'object' || offer === null || !('skip' in offer)) continue;
-    if (typeof offer.skip === 'function') return void offer.skip(reason);
+    // vitest and node:test hand over a context (vitest's is a function), mocha has it as `this`; jest has neither, and the
+    // test counts as passed.
+    const skipping = offer as { skip?: (reason: string) => void } | null | undefined;
+    if (typeof skipping?.skip === 'function') return skipping.skip(reason);
   }
 }
