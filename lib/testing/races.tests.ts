@@ -44,12 +44,13 @@ export function raceTests({ describe, test }: Suite): void {
       const { record } = await mustCreate(store, { data: '0' });
       const increment = async (through: SessionStore) => {
         let base = await mustGet(through, record.id);
-        for (;;) {
+        for (let tries = 0; tries < 1_000; tries++) {
           const result = await through.set(edit(base, String(Number(base.data) + 1)));
           if (result.status === 'written') return;
           assert.equal(result.status, 'conflict');
           base = (result as LoadedSession).record;
         }
+        throw new Error('1,000 conflicts in a row, although each try began with the current record');
       };
       await Promise.all(Array.from({ length: 100 }, (_, i) => increment(i % 2 ? store : rival)));
       assert.equal((await mustGet(store, record.id)).data, '100');

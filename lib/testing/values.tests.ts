@@ -5,12 +5,13 @@ import { ODD_DATA, ODD_METADATA, ODD_USER_IDS } from './odd-values.js';
 import { edit, expectSessionsOf, listAll, mustCreate, mustGet, newSession } from './kit.js';
 import type { Suite } from './suite.js';
 
+/** For the name of a test. */
+const short = (value: unknown): string => Array.from(JSON.stringify(value)).slice(0, 60).join('');
+
 export function valueTests({ describe, test }: Suite): void {
   describe('odd values', () => {
     for (const userId of ODD_USER_IDS) {
-      test(`a session of the user ${JSON.stringify(userId).slice(0, 40)} is found, touched, moved and ended`, async ({
-        store,
-      }) => {
+      test(`a session of the user ${short(userId)} is found, touched, moved and ended`, async ({ store }) => {
         const { record } = await mustCreate(store, { userId });
         assert.equal((await mustGet(store, record.id)).userId, userId);
         await expectSessionsOf(store, userId, [record.id]);
@@ -27,7 +28,7 @@ export function valueTests({ describe, test }: Suite): void {
     }
 
     for (const metadata of ODD_METADATA) {
-      test(`the metadata ${JSON.stringify(metadata).slice(0, 60)} come back from create, set, touch and move`, async ({
+      test(`the metadata ${short(metadata)} come back from create, set, touch and move`, async ({
         store,
         peer,
       }) => {
@@ -46,9 +47,7 @@ export function valueTests({ describe, test }: Suite): void {
     }
 
     for (const data of ODD_DATA) {
-      test(`the data ${JSON.stringify(data).slice(0, 40)} comes back from create, set and move`, async ({
-        store,
-      }) => {
+      test(`the data ${short(data)} comes back from create, set and move`, async ({ store }) => {
         const { record } = await mustCreate(store, { data });
         assert.equal((await mustGet(store, record.id)).data, data);
         const other = (await store.set(edit(record, 'other'))) as LoadedSession;
