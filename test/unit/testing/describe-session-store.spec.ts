@@ -37,6 +37,18 @@ describe('describeSessionStore()', { timeout: 120_000 }, () => {
     expect(skipped.map(({ title }) => title)).toContain('destroyMany() of nothing resolves to nothing');
   });
 
+  it('skips by the context of vitest and node:test, by `this` of mocha, and passes where a runner has neither', async () => {
+    const [context, self, none] = [
+      await check(MapRecordStore),
+      await check(MapRecordStore, new CollectingRunner('this')),
+      await check(MapRecordStore, new CollectingRunner('none')),
+    ];
+    expect(self).toEqual(context);
+    expect(none.failed).toEqual([]);
+    expect(none.skipped).toEqual([]);
+    expect(none.passed.length).toBe(context.passed.length + context.skipped.length);
+  });
+
   it.each(Object.entries(broken))(
     'finds %s by exactly the tests that are about what it does wrong',
     async (name, Store) => {
