@@ -23,7 +23,7 @@ export interface OpenedStore {
 export type Capability = 'versions' | 'index' | 'aliases';
 
 /** What a test gets. */
-export interface Opened extends OpenedStore {
+export interface Opened extends Pick<OpenedStore, 'store' | 'advance'> {
   readonly peer: SessionStore;
   /** Who writes at the same moment: the peer where the store has versions, otherwise the store, in the same process. */
   readonly rival: SessionStore;
@@ -47,14 +47,21 @@ export function createSuite({ describe, it }: SuiteRunner, open: () => Promise<O
     (title, body, timeoutMs) => {
       // Rest parameters: jest and mocha take one that is named for a callback.
       const run = async function (this: unknown, ...context: unknown[]): Promise<void> {
-        const { store, peer = store, close, ...rest } = await open();
+        const opened = await open();
+        const { store, peer = store, advance } = opened;
         try {
           const can = store.capabilities;
           const missing = needed.find((capability) => can[capability] !== true);
           if (missing !== undefined) return skip(`no capabilities.${missing}`, context[0], this);
-          await body({ store, peer, rival: can.versions === true ? peer : store, can, ...rest });
+          await body({
+            store,
+            peer,
+            rival: can.versions === true ? peer : store,
+            can,
+            ...(advance && { advance }),
+          });
         } finally {
-          await close?.();
+          await opened.close?.();
         }
       };
       it(title, run, timeoutMs);
