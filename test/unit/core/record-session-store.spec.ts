@@ -32,6 +32,12 @@ const operations: [string, (store: SessionStore, id: string) => Promise<unknown>
   ['clear()', (store) => store.clear(), true],
 ];
 
+class Sweeping extends MapRecordStore {
+  override sweep(onExpired: (session: ExpiredSession) => void, _: number, isStopped: () => boolean) {
+    return this.removeExpired(onExpired, isStopped);
+  }
+}
+
 describe('RecordSessionStore', () => {
   it.each([0, -1, 1.5, Number.NaN, '10'])(
     'the constructor refuses timeoutMs %s and names it',
@@ -220,11 +226,6 @@ describe('RecordSessionStore', () => {
   });
 
   it('removeExpired() removes what has expired, tells of each once, and stops when told to', async () => {
-    class Sweeping extends MapRecordStore {
-      override sweep(onExpired: (session: ExpiredSession) => void, _: number, isStopped: () => boolean) {
-        return this.removeExpired(onExpired, isStopped);
-      }
-    }
     const clock = new ManualClock();
     const store = new Sweeping({ clock });
     const { record: live } = await mustCreate(store);
@@ -248,5 +249,26 @@ describe('RecordSessionStore', () => {
     expect(told.map(({ id }) => id).sort()).toEqual(ids.sort());
     expect(told[0]).toMatchObject({ userId: 'ann', metadata: live.metadata });
     expect([...store.texts.keys()]).toEqual([live.id]);
+  });
+
+  it('removeExpired() spares a session that was created under the expired id meanwhile', async () => {
+    const clock = new ManualClock();
+    const store = new Sweeping({ clock });
+    const { record } = await mustCreate(store, { idleTimeout: 1_000 });
+    clock.advance(1_001);
+    const gate = deferred<void>();
+    store.obstacle = (operation) => (operation === 'write' ? gate.promise : undefined);
+    const creating = store.create(newSession({ id: record.id, data: 'new' }));
+    const told: ExpiredSession[] = [];
+    const sweeping = store.sweep(
+      (session) => told.push(session),
+      1_000,
+      () => false,
+    );
+    await waitFor(() => store.journal.includes('next done'));
+    gate.resolve();
+    await Promise.all([creating, sweeping]);
+    expect((await mustGet(store, record.id)).data).toBe('new');
+    expect(told).toEqual([]);
   });
 });
