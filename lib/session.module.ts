@@ -241,6 +241,14 @@ export class SessionModule extends ConfigurableModuleClass implements OnModuleIn
           'Set the option "redis", or "store", for production.',
       );
     }
+    const { capabilities } = this.store;
+    if (capabilities.versions !== true && capabilities.exclusive !== true) {
+      this.#logger.warn(
+        `${this.store.constructor.name} does not see what other processes changed since it read a session ` +
+          '(capabilities.versions): parallel requests in two processes may lose writes, and a late one may bring back a ' +
+          'session that has ended. In one process this is fine; for more, set the option "redis".',
+      );
+    }
     const { cookie, expressView } = this.options;
     const foreign = expressView ? [] : handlersWithForeignSession(this.modules);
     if (foreign.length > 0) {

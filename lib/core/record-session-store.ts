@@ -1,4 +1,3 @@
-import { setTimeout as delay } from 'node:timers/promises';
 import { SessionArgumentError } from '../errors/caller.errors.js';
 import { SessionError } from '../errors/session.error.js';
 import { SessionStoreUnavailableError } from '../errors/state.errors.js';
@@ -8,6 +7,7 @@ import { deadlineOf, type SessionRecord } from './session-record.interface.js';
 import {
   SessionStore,
   type CreateResult,
+  type ExpiredSession,
   type LoadedSession,
   type MoveResult,
   type NewSession,
@@ -15,6 +15,9 @@ import {
   type TouchResult,
   type WriteResult,
 } from './session-store.js';
+
+/** How many sessions `clear` ends at the same time. */
+const CLEAR_BATCH = 50;
 
 /** @publicApi */
 export interface RecordSessionStoreOptions {
@@ -33,8 +36,8 @@ export interface RecordSessionStoreOptions {
  * how one record is read, written and removed, and how all are gone through; deadlines, versions and the order of writes
  * are seen to here.
  *
- * Writes of one session take turns inside this process, so that none is lost there. Of several processes the last writer
- * wins, which is why `capabilities` promise nothing; a subclass that can do more says so, and overrides what does it.
+ * Writes of one session take turns inside this process, so that none is lost there; one that hangs keeps those behind it
+ * from being written, until it ends. Of several processes the last writer wins, which is why `capabilities` promise nothing; a subclass that can do more says so, and overrides what does it.
  * Times are those of this process's clock.
  *
  * @publicApi
@@ -43,6 +46,8 @@ export abstract class RecordSessionStore extends SessionStore {
   readonly #queue: KeyedQueue;
   readonly #timeoutMs: number;
   readonly #clock: Clock;
+  /** Writes whose callers have been told that there was no answer, by id. */
+  readonly #late = new Map<string, Promise<unknown>>();
   #lastVersion = 0;
 
   constructor(options: RecordSessionStoreOptions = {}) {
@@ -78,7 +83,7 @@ export abstract class RecordSessionStore extends SessionStore {
   protected abstract records(): AsyncIterable<SessionRecord>;
 
   create(session: NewSession): Promise<CreateResult> {
-    return this.#queue.run(session.id, async () => {
+    return this.#inTurn(session.id, async () => {
       if ((await this.#live(session.id)) !== null) return { status: 'taken' };
       return { status: 'created', ...(await this.#add(session)) };
     });
@@ -90,7 +95,7 @@ export abstract class RecordSessionStore extends SessionStore {
   }
 
   set({ base, data, keepExpiry }: SessionChange): Promise<WriteResult> {
-    return this.#queue.run(base.id, async () => {
+    return this.#inTurn(base.id, async () => {
       const current = await this.#live(base.id);
       const now = this.#clock.wall();
       if (current === null) return { status: 'gone' };
@@ -104,7 +109,7 @@ export abstract class RecordSessionStore extends SessionStore {
   }
 
   touch(id: string, minInterval: number): Promise<TouchResult | null> {
-    return this.#queue.run(id, async () => {
+    return this.#inTurn(id, async () => {
       const record = await this.#live(id);
       const now = this.#clock.wall();
       if (record === null) return null;
@@ -116,7 +121,7 @@ export abstract class RecordSessionStore extends SessionStore {
   }
 
   destroy(id: string): Promise<boolean> {
-    return this.#queue.run(id, async () => {
+    return this.#inTurn(id, async () => {
       const wasLive = (await this.#live(id)) !== null;
       await this.#remove(id);
       return wasLive;
@@ -125,7 +130,7 @@ export abstract class RecordSessionStore extends SessionStore {
 
   /** Two steps: a crash between them costs the session, and never leaves two. */
   move(base: SessionRecord, next: NewSession): Promise<MoveResult> {
-    return this.#queue.run(base.id, async () => {
+    return this.#inTurn(base.id, async () => {
       const current = await this.#live(base.id);
       const now = this.#clock.wall();
       if (current === null) return { status: 'gone' };
@@ -150,17 +155,66 @@ export abstract class RecordSessionStore extends SessionStore {
   async clear(
     onEnded?: (sessions: readonly { readonly id: string; readonly userId: string | null }[]) => void,
   ): Promise<void> {
-    for await (const { id, userId } of this.#answers())
-      if (await this.destroy(id)) onEnded?.([{ id, userId }]);
+    let batch: SessionRecord[] = [];
+    const endBatch = async (): Promise<void> => {
+      const wereLive = await Promise.all(batch.map(({ id }) => this.destroy(id)));
+      const ended = batch.filter((_, index) => wereLive[index]);
+      batch = [];
+      if (ended.length > 0) onEnded?.(ended.map(({ id, userId }) => ({ id, userId })));
+    };
+    for await (const record of this.#answers()) {
+      batch.push(record);
+      if (batch.length === CLEAR_BATCH) await endBatch();
+    }
+    await endBatch();
   }
 
   override async now(): Promise<number> {
     return this.#clock.wall();
   }
 
+  /**
+   * Goes through all records and removes those whose time is up: for the `sweep` of a subclass over something that
+   * forgets nothing by itself. Of several processes each tells of what it finds.
+   */
+  protected async removeExpired(
+    onExpired: (session: ExpiredSession) => void,
+    isStopped: () => boolean,
+  ): Promise<void> {
+    for await (const found of this.#answers()) {
+      if (isStopped()) return;
+      if (deadlineOf(found) > this.#clock.wall()) continue;
+      const { id } = found;
+      await this.#inTurn(id, async () => {
+        const record = await this.#read(id);
+        if (record === null || deadlineOf(record) > this.#clock.wall()) return;
+        await this.#remove(id);
+        onExpired({ id, userId: record.userId, metadata: record.metadata });
+      });
+    }
+  }
+
+  /**
+   * What is given up on may still be written, later; so it keeps its place, and nothing that is written after it is
+   * overwritten by it.
+   */
+  #inTurn<R>(id: string, task: () => Promise<R>): Promise<R> {
+    return new Promise((resolve, reject) => {
+      const turn = async () => {
+        await task().then(resolve, reject);
+        await this.#late.get(id);
+      };
+      this.#queue.run(id, turn).catch(reject);
+    });
+  }
+
   async #live(id: string): Promise<SessionRecord | null> {
-    const record = await this.#answer('get a session', false, () => this.readRecord(id));
+    const record = await this.#read(id);
     return record !== null && deadlineOf(record) > this.#clock.wall() ? record : null;
+  }
+
+  #read(id: string): Promise<SessionRecord | null> {
+    return this.#answer('get a session', false, () => this.readRecord(id));
   }
 
   async #add(session: NewSession, inherited: Partial<SessionRecord> = {}): Promise<LoadedSession> {
@@ -183,40 +237,62 @@ export abstract class RecordSessionStore extends SessionStore {
   }
 
   #write(record: SessionRecord): Promise<void> {
-    return this.#answer('write a session', true, () => this.writeRecord(record, deadlineOf(record)));
+    const write = () => this.writeRecord(record, deadlineOf(record));
+    return this.#answer('write a session', true, () => this.#keepPlace(record.id, write));
   }
 
   #remove(id: string): Promise<void> {
-    return this.#answer('end a session', true, () => this.removeRecord(id));
+    return this.#answer('end a session', true, () => this.#keepPlace(id, () => this.removeRecord(id)));
+  }
+
+  async #keepPlace(id: string, write: () => Promise<void>): Promise<void> {
+    const writing = write();
+    const settled = writing.then(
+      () => this.#late.delete(id),
+      () => this.#late.delete(id),
+    );
+    this.#late.set(id, settled);
+    await writing;
   }
 
   async *#answers(): AsyncGenerator<SessionRecord> {
-    const records = this.records()[Symbol.asyncIterator]();
-    try {
-      for (;;) {
-        const next = await this.#answer('list sessions', false, () => records.next());
-        if (next.done === true) return;
+    const ask = <R>(question: () => Promise<R>) => this.#answer('list sessions', false, question);
+    const records = await ask(async () => this.records()[Symbol.asyncIterator]());
+    // Told to stop, but not waited for where it has not answered: one that hangs would hang here too.
+    const stop = async () => records.return?.();
+    for (;;) {
+      const next = await ask(() => records.next()).catch((error: unknown) => {
+        stop().catch(() => undefined);
+        throw error;
+      });
+      if (next.done === true) return;
+      let isLeft = true;
+      try {
         yield next.value;
+        isLeft = false;
+      } finally {
+        if (isLeft) await ask(stop);
       }
-    } finally {
-      await records.return?.();
     }
   }
 
   /** What lies beneath may fail in any way, and hang: whoever asks learns only that the store did not answer. */
   async #answer<R>(action: string, isWrite: boolean, ask: () => Promise<R>): Promise<R> {
-    const abort = new AbortController();
-    const tooLate = delay(this.#timeoutMs, undefined, { signal: abort.signal }).then(() => {
-      throw new SessionStoreUnavailableError(action, `no answer within ${this.#timeoutMs} ms`, isWrite);
+    let timer: NodeJS.Timeout | undefined;
+    const tooLate = new Promise<never>((_, reject) => {
+      const detail = `no answer within ${this.#timeoutMs} ms`;
+      timer = setTimeout(
+        () => reject(new SessionStoreUnavailableError(action, detail, isWrite)),
+        this.#timeoutMs,
+      );
     });
-    tooLate.catch(() => undefined);
     try {
       return await Promise.race([ask(), tooLate]);
     } catch (cause) {
       if (cause instanceof SessionError) throw cause;
       throw new SessionStoreUnavailableError(action, 'the store beneath it failed', isWrite, { cause });
     } finally {
-      abort.abort();
+      clearTimeout(timer);
     }
   }
 

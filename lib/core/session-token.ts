@@ -69,6 +69,18 @@ export function isGivenToken(token: unknown): token is string {
   );
 }
 
+/**
+ * A new id as the module gives one to a session of this user (null: of nobody), for the tests of a store: all ids of a
+ * user begin with the same byte, their partition. There is no token for it.
+ *
+ * @param partitions as in the option `partitions`
+ * @publicApi
+ */
+export function newSessionId(userId: string | null, partitions = 16): string {
+  const partition = userId === null ? randomPartition(partitions) : partitionOfUser(userId, partitions);
+  return identifyToken(generateToken(partition), partitions, false)!.id;
+}
+
 /** The partition of an id, or null when the string cannot be an id of a deployment with `partitions`. */
 export function partitionOfId(id: unknown, partitions: number): number | null {
   if (typeof id !== 'string' || id.length !== 23 || !ID.test(id)) return null;

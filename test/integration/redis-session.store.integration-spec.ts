@@ -12,15 +12,8 @@ import { RedisSessionStore } from '../../lib/store/redis-session.store.js';
 import { RedisServer } from '../support/redis-server.js';
 import { waitFor } from '../support/wait-for.js';
 import { deleteByPrefix, testRedisUrl, uniquePrefix } from '../support/redis-url.js';
-import {
-  describeSessionStore,
-  mustCreate,
-  mustGet,
-  newId,
-  newSession,
-  passTime,
-  SUITE_PARTITIONS,
-} from '../support/session-store.suite.js';
+import { describeSessionStore } from '../../lib/testing/index.js';
+import { mustCreate, mustGet, newId, newSession, passTime, SUITE_PARTITIONS } from '../../lib/testing/kit.js';
 
 const PARTITIONS = SUITE_PARTITIONS;
 /** Generous: these tests are about outcomes, and share two cores with others. */

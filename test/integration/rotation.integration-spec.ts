@@ -12,7 +12,7 @@ import {
 import { openOwnClient } from '../../lib/store/redis-client.js';
 import { RedisSessionStore } from '../../lib/store/redis-session.store.js';
 import { deleteByPrefix, testRedisUrl, uniquePrefix } from '../support/redis-url.js';
-import { mustCreate, newSession } from '../support/session-store.suite.js';
+import { mustCreate, newSession } from '../../lib/testing/kit.js';
 import { TcpProxy } from '../support/tcp-proxy.js';
 import { waitFor } from '../support/wait-for.js';
 import { openNode, recordKey, type Fields, type SessionNode } from './session-node.js';

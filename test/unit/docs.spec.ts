@@ -252,7 +252,7 @@ function anchorsOf(document: string): string[] {
 }
 
 /** A test is named as `path` `title`. */
-const TEST_NAME = /`(test\/[^`]+\.ts)` `([^`]+)`/g;
+const TEST_NAME = /`((?:test|lib\/testing)\/[^`]+\.ts)` `([^`]+)`/g;
 
 describe('tests named in the documents', () => {
   it.each(DOCUMENTS)('%s names only tests that exist', (document) => {

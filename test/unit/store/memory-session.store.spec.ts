@@ -2,8 +2,9 @@ import { Logger } from '@nestjs/common';
 import { describe, expect, it, vi } from 'vitest';
 import { SessionArgumentError } from '../../../lib/errors/caller.errors.js';
 import { MemorySessionStore } from '../../../lib/store/memory-session.store.js';
+import { describeSessionStore } from '../../../lib/testing/index.js';
+import { mustCreate } from '../../../lib/testing/kit.js';
 import { ManualClock } from '../../support/manual-clock.js';
-import { describeSessionStore, mustCreate } from '../../support/session-store.suite.js';
 import { waitFor } from '../../support/wait-for.js';
 
 describeSessionStore({ describe, it }, 'MemorySessionStore', async () => {

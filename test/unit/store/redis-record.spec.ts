@@ -8,7 +8,7 @@ import {
   formatVersion,
   parseRecord,
 } from '../../../lib/store/redis-record.js';
-import { ODD_DATA, ODD_USER_IDS } from '../../support/session-store.suite.js';
+import { ODD_DATA, ODD_USER_IDS } from '../../../lib/testing/odd-values.js';
 
 const ID = 'AAAAAAAAAAAAAAAAAAAAAAA';
 const NONCE = 'abcdefghij-';
