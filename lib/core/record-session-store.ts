@@ -89,7 +89,7 @@ export abstract class RecordSessionStore extends SessionStore {
     return record && { record, now: this.#clock.wall() };
   }
 
-  set({ base, data, keepExpiry }: SessionChange): Promise<WriteResult> {
+  set({ base, data, keepExpiry, idleTimeout = base.idleTimeout }: SessionChange): Promise<WriteResult> {
     return this.#queue.run(base.id, async () => {
       const current = await this.#live(base.id);
       const now = this.#clock.wall();
@@ -97,7 +97,13 @@ export abstract class RecordSessionStore extends SessionStore {
       if (current.version !== base.version)
         return { status: 'conflict', uncertain: false, record: current, now };
       const lastAccess = keepExpiry ? current.lastAccess : now;
-      const record = { ...current, version: this.#nextVersion(current.version), lastAccess, data };
+      const record = {
+        ...current,
+        version: this.#nextVersion(current.version),
+        lastAccess,
+        idleTimeout,
+        data,
+      };
       await this.#write(record);
       return { status: 'written', record, now };
     });

@@ -204,7 +204,7 @@ export class RedisSessionStore extends SessionStore {
   }
 
   async set(change: SessionChange): Promise<WriteResult> {
-    const { base } = change;
+    const { base, idleTimeout = base.idleTimeout } = change;
     const { keys } = this.#keysOf(base.id, base.userId);
     const { value, uncertain } = await this.connection.run('save a session', true, SET, keys, [
       formatVersion(base.version),
@@ -214,11 +214,12 @@ export class RedisSessionStore extends SessionStore {
       formatTail({ ...base, data: change.data }),
       this.#keys.channel,
       this.#origin,
+      ...(idleTimeout === base.idleTimeout ? [] : [idleTimeout]),
     ]);
     const reply = value as [1, number, number, number] | [0, string, number] | [-1];
     if (reply[0] !== 1) return this.#refused(base.id, reply, uncertain);
     const [, version, lastAccess, now] = reply;
-    const record = { ...base, version, lastAccess, data: change.data };
+    const record = { ...base, version, lastAccess, idleTimeout, data: change.data };
     if (!change.keepExpiry) this.#noteUse(record);
     return { status: 'written', record, now };
   }
