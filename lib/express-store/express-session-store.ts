@@ -41,6 +41,11 @@ type Callback = (error: any, result?: any) => void;
 type Done = (error?: any) => void;
 type Request = any;
 type Session = any;
+interface Classes {
+  readonly generate: (request: Request) => void;
+  readonly Session: new (request: Request, data: object) => Session;
+  readonly cookiePrototype: object;
+}
 /* oxlint-enable typescript/no-explicit-any */
 
 /**
@@ -57,6 +62,7 @@ export class ExpressSessionStore extends EventEmitter {
   readonly #store: SessionStore;
   readonly #settings: ExpressSessionStoreSettings;
   readonly #loaded = new LoadedSessions();
+  #classes: Classes | undefined;
   readonly #moving = new Map<string, Promise<SessionRecord | null>>();
   readonly #onAvailable = ({ available }: SessionEventMap['storeAvailable']): void =>
     void this.emit(available ? 'connect' : 'disconnect');
@@ -133,19 +139,23 @@ export class ExpressSessionStore extends EventEmitter {
 
   /** As express-session's `Store` has it: makes what `get` gave the request's `Session`. */
   createSession(request: Request, stored: Session): Session {
-    const { Session, Cookie } = this.#classesFor(request as object);
+    const { Session, cookiePrototype } = this.#classesFor(request as object);
     const { expires, originalMaxAge } = stored.cookie;
-    const cookie = new Cookie(stored.cookie);
+    // What the constructor of Cookie does, which cannot be had: through the setters of its prototype.
+    const cookie = Object.create(cookiePrototype) as Record<string, unknown>;
+    Object.assign(cookie, { path: '/', maxAge: null, httpOnly: true }, stored.cookie);
     if (typeof expires === 'string') cookie.expires = new Date(expires);
     cookie.originalMaxAge = originalMaxAge;
     const { [ORIGIN]: _, ...fields } = stored as ExpressFields;
     const session = new Session(request, { ...fields, cookie });
     request.session = session;
+    // Session leaves out fields that have the names of its methods: they stay stored, and must not look like removed ones.
+    for (const key of Object.keys(stored as object))
+      if (!Object.hasOwn(session as object, key)) delete stored[key];
     const sid: unknown = request.sessionID;
     const id = typeof sid === 'string' ? this.#settings.idOf(sid) : null;
     const loaded = id === null ? undefined : this.#loaded.find(stored as object, id);
     if (loaded !== undefined) {
-      // As the object has it now: Session leaves out fields that have the names of its methods.
       loaded.update(loaded.record, partsOf(session as object));
       this.#loaded.add(session as object, loaded);
     }
@@ -153,22 +163,19 @@ export class ExpressSessionStore extends EventEmitter {
   }
 
   /** The classes of express-session, which give themselves away in `generate`: it is not ours to import. */
-  #classesFor(request: object): {
-    Session: new (...args: unknown[]) => any;
-    Cookie: new (options: unknown) => any;
-  } {
-    // oxlint-disable-line typescript/no-explicit-any -- not ours to import
-    if (this.generate === undefined)
+  #classesFor(request: object): Classes {
+    const { generate } = this;
+    if (generate === undefined)
       throw new SessionArgumentError(
         'store',
         'is not in use by express-session yet, so sessions cannot be made. Call session({ store, … }) first.',
       );
+    if (this.#classes?.generate === generate) return this.#classes;
     // Stands in for the request, which keeps its own session.
-    const probe = Object.create(request) as {
-      session: { constructor: never; cookie: { constructor: never } };
-    };
-    this.generate(probe);
-    return { Session: probe.session.constructor, Cookie: probe.session.cookie.constructor };
+    const probe = Object.create(request) as { session: { constructor: Classes['Session']; cookie: object } };
+    generate.call(this, probe);
+    const { constructor: Session, cookie } = probe.session;
+    return (this.#classes = { generate, Session, cookiePrototype: Object.getPrototypeOf(cookie) as object });
   }
 
   async #load(sid: string): Promise<ExpressFields | null> {

@@ -75,7 +75,7 @@ export function sessionFrom(record: SessionRecord, data: ExpressFields): Express
   const { expires, ...settings } =
     typeof cookie === 'object' && cookie !== null ? (cookie as StoredCookie) : NEW_COOKIE;
   const ends = typeof settings.originalMaxAge === 'number' || expires !== undefined;
-  return { ...fields, cookie: { ...settings, expires: ends ? new Date(deadlineOf(record)) : null } };
+  return { cookie: { ...settings, expires: ends ? new Date(deadlineOf(record)) : null }, ...fields };
 }
 
 function deadlineOf({ lastAccess, idleTimeout, absoluteDeadline }: SessionRecord): number {
