@@ -63,9 +63,9 @@ describe('sample 05-from-express-session', () => {
       views: 1,
     });
     await after.stop();
-  });
+  }, 120_000);
 
   it('says what it needs, and ends, without REDIS_URL', async () => {
     expect(await SampleProcess.fail(NAME, {})).toContain('Set REDIS_URL');
-  });
+  }, 60_000);
 });

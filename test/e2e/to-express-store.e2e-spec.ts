@@ -163,7 +163,11 @@ describe('express-session sees no difference to its MemoryStore', () => {
 });
 
 /** Two requests of one browser at once, the first held up until the second has been answered. */
-function held(change: (request: Request) => void): { handler: Handler; arrived: Promise<void>; release: () => void } {
+function held(change: (request: Request) => void): {
+  handler: Handler;
+  arrived: Promise<void>;
+  release: () => void;
+} {
   let release!: () => void;
   let arrive!: () => void;
   const released = new Promise<void>((resolve) => (release = resolve));
@@ -250,7 +254,8 @@ describe('what ours does beyond that', () => {
     const { store, sessions } = ours();
     const jar = new CookieJar(await serve(store as Store, OPTIONS));
     await jar.ask('/count');
-    sessions.get = () => Promise.reject(new SessionStoreUnavailableError('get a session', 'it is down', false));
+    sessions.get = () =>
+      Promise.reject(new SessionStoreUnavailableError('get a session', 'it is down', false));
     const { status, cookies } = await jar.ask('/count');
     expect([status, cookies]).toEqual([500, []]);
   });
