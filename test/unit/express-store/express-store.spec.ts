@@ -51,7 +51,7 @@ describe('fromExpressStore', () => {
   it.each([
     ['an express session', { cookie, views: 1 }],
     ['a record without data', { cookie, sessionkit: { id: 'x' } }],
-    ['a record of another id', { cookie, sessionkit: null }],
+    ['a record that is null', { cookie, sessionkit: null }],
     ['an array', []],
     ['a string', 'text'],
   ])('get() of %s is null', async (_, value) => {
@@ -60,6 +60,14 @@ describe('fromExpressStore', () => {
     const { record } = await mustCreate(store);
     foreign.map.set(record.id, JSON.stringify(value));
     expect(await store.get(record.id)).toBeNull();
+  });
+
+  it('get() of a record that lies under another id is null', async () => {
+    const foreign = new MapStore();
+    const store = fromExpressStore(foreign);
+    const { record } = await mustCreate(store);
+    foreign.map.set('x'.repeat(23), foreign.map.get(record.id)!);
+    expect(await store.get('x'.repeat(23))).toBeNull();
   });
 
   it('all() finds its records in an array, with and without ids, and in an object by sid, and nothing else', async () => {
@@ -204,6 +212,7 @@ describe('toExpressStore', () => {
     );
     const found = (await getFrom(store))!;
     expect([Object.getPrototypeOf(found), found.admin]).toEqual([Object.prototype, undefined]);
+    expect(Object.hasOwn(found, '__proto__')).toBe(false); // assigned field by field, it would become one
     found.n = 1;
     await run((done) => store.set(SID, found, done));
     for await (const { data } of sessions.all()) expect(data).toContain('"__proto__":{"admin":true}');
