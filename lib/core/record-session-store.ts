@@ -94,7 +94,7 @@ export abstract class RecordSessionStore extends SessionStore {
     return record && { record, now: this.#clock.wall() };
   }
 
-  set({ base, data, keepExpiry }: SessionChange): Promise<WriteResult> {
+  set({ base, data, keepExpiry, idleTimeout = base.idleTimeout }: SessionChange): Promise<WriteResult> {
     return this.#inTurn(base.id, async () => {
       const current = await this.#live(base.id);
       const now = this.#clock.wall();
@@ -102,7 +102,13 @@ export abstract class RecordSessionStore extends SessionStore {
       if (current.version !== base.version)
         return { status: 'conflict', uncertain: false, record: current, now };
       const lastAccess = keepExpiry ? current.lastAccess : now;
-      const record = { ...current, version: this.#nextVersion(current.version), lastAccess, data };
+      const record = {
+        ...current,
+        version: this.#nextVersion(current.version),
+        lastAccess,
+        idleTimeout,
+        data,
+      };
       await this.#write(record);
       return { status: 'written', record, now };
     });

@@ -96,12 +96,14 @@ export interface SessionFence {
   release(): Promise<void>;
 }
 
-/** A change of `data` on top of `base`. Everything else of the record stays as it is. */
+/** A change of `data` on top of `base`. What is not named here stays as the record has it. */
 export interface SessionChange {
   readonly base: SessionRecord;
   readonly data: string;
   /** Leave `lastAccess`, and with it the idle deadline, alone. */
   readonly keepExpiry: boolean;
+  /** From now on; milliseconds, 0 = never. Not together with `keepExpiry`. @default that of the record */
+  readonly idleTimeout?: number;
 }
 
 /** `displaced`: sessions of the user that made room, whatever the outcome. */

@@ -81,6 +81,17 @@ export function newSessionId(userId: string | null, partitions = 16): string {
   return identifyToken(generateToken(partition), partitions, false)!.id;
 }
 
+/**
+ * The public id of the session that `create(data, { token })` makes for this token; null for a string that it would not
+ * take. For what keeps sessions under names of its own.
+ *
+ * @param partitions as the option of that name
+ * @publicApi
+ */
+export function idOfGivenToken(token: unknown, partitions = 16): string | null {
+  return isGivenToken(token) ? identifyToken(token, partitions, true)!.id : null;
+}
+
 /** The partition of an id, or null when the string cannot be an id of a deployment with `partitions`. */
 export function partitionOfId(id: unknown, partitions: number): number | null {
   if (typeof id !== 'string' || id.length !== 23 || !ID.test(id)) return null;

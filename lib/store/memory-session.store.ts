@@ -134,7 +134,8 @@ export class MemorySessionStore extends SessionStore {
     if (current.version !== change.base.version)
       return { status: 'conflict', uncertain: false, record: current, now };
     const lastAccess = change.keepExpiry ? current.lastAccess : now;
-    const record = { ...current, version: this.#nextVersion(), lastAccess, data: change.data };
+    const { data, idleTimeout = current.idleTimeout } = change;
+    const record = { ...current, version: this.#nextVersion(), lastAccess, idleTimeout, data };
     this.#records.set(record.id, record);
     this.#announce(record.id, record.version);
     return { status: 'written', record, now };

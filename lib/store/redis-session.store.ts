@@ -151,7 +151,7 @@ export class RedisSessionStore extends SessionStore {
   }
 
   async set(change: SessionChange): Promise<WriteResult> {
-    const { base } = change;
+    const { base, idleTimeout = base.idleTimeout } = change;
     const user = encodeUserId(base.userId);
     const keys = this.#keys.ofRecord(base.id, user);
     const { value, uncertain } = await this.connection.run('save a session', true, SET, keys, [
@@ -162,11 +162,12 @@ export class RedisSessionStore extends SessionStore {
       formatTail({ ...base, data: change.data }),
       this.#keys.channel,
       this.#origin,
+      ...(idleTimeout === base.idleTimeout ? [] : [idleTimeout]),
     ]);
     const reply = value as [1, number, number, number] | [0, string, number] | [-1];
     if (reply[0] !== 1) return this.#records.refused(base.id, reply, uncertain);
     const [, version, lastAccess, now] = reply;
-    const record = { ...base, version, lastAccess, data: change.data };
+    const record = { ...base, version, lastAccess, idleTimeout, data: change.data };
     if (!change.keepExpiry) this.#activity.note(base.id, user, lastAccess);
     return { status: 'written', record, now };
   }

@@ -1,4 +1,4 @@
-import type { SessionStore, SessionStoreCapabilities } from '../index.js';
+import { SessionArgumentError, type SessionStore, type SessionStoreCapabilities } from '../index.js';
 
 /** What the suite needs of a test runner; vitest, jest, mocha and node:test have it. */
 export interface SuiteRunner {
@@ -60,6 +60,9 @@ export function createSuite({ describe, it }: SuiteRunner, open: () => Promise<O
             can,
             ...(advance && { advance }),
           });
+        } catch (error) {
+          if (!cannotList(error)) throw error;
+          skip('the store cannot list its sessions', context[0], this);
         } finally {
           await opened.close?.();
         }
@@ -68,6 +71,10 @@ export function createSuite({ describe, it }: SuiteRunner, open: () => Promise<O
     };
   return { describe, test: needing(), needing };
 }
+
+/** A store over one that cannot list says so of itself, by an error about the argument `store`. */
+const cannotList = (error: unknown): boolean =>
+  error instanceof SessionArgumentError && error.argument === 'store';
 
 /** What a store can do is known only once it is open, so a test is skipped from inside, in the runner's own way. */
 function skip(reason: string, ...offers: unknown[]): void {

@@ -6,7 +6,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { SessionLimitError, type SessionModuleOptions } from '../../lib/index.js';
 import type { NodeWorker } from '../support/node-worker.js';
 import { testRedisUrl, uniquePrefix } from '../support/redis-url.js';
-import { newId } from '../support/session-store.suite.js';
+import { newId } from '../../lib/testing/kit.js';
 import { waitFor } from '../support/wait-for.js';
 import {
   audit,

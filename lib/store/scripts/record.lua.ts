@@ -53,7 +53,8 @@ return { 1, us, now, now, absolute, now }
 
 /**
  * KEYS: record, deadlines, [user index].
- * ARGV: expected version (16 digits), nonce, keep expiry ('1'/'0'), id, tail, channel, origin.
+ * ARGV: expected version (16 digits), nonce, keep expiry ('1'/'0'), id, tail, channel, origin, and a new idle timeout where
+ * there is one.
  * Replies { 1, version, lastAccess, now }, { 0, current text, now } on conflict, { -1 } when gone.
  */
 export const SET = script(`
@@ -71,7 +72,12 @@ if ARGV[3] == '1' then
   put(KEYS[1], ver, ARGV[2], access, idle, absolute, string.sub(text, 72, 85) .. ARGV[5], ends)
   return { 1, ver, access, now }
 end
+if ARGV[8] then idle = tonumber(ARGV[8]) end
 ends = deadline(now, idle, absolute)
+if ARGV[8] then
+  local member = ARGV[4] .. ' ' .. (string.match(text, '^(%S*) ', 86) or '')
+  redis.call('ZADD', KEYS[2], ends == 0 and '+inf' or string.format('%.0f', ends), member)
+end
 put(KEYS[1], ver, ARGV[2], now, idle, absolute, string.sub(text, 72, 85) .. ARGV[5], ends)
 prolong(KEYS[2], ends, now)
 if KEYS[3] then

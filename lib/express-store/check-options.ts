@@ -1,0 +1,23 @@
+import ms from 'ms';
+import { SessionArgumentError, type Duration } from '../index.js';
+
+/** @throws {SessionArgumentError} for a key that is not known */
+export function checkOptions(options: object, known: readonly string[]): void {
+  for (const key of Object.keys(options)) {
+    if (known.includes(key)) continue;
+    throw new SessionArgumentError(`options.${key}`, `is not known. Known here: ${known.join(', ')}.`);
+  }
+}
+
+/** @throws {SessionArgumentError} unless the value is a duration from a second to `max`, both in milliseconds */
+export function checkDuration(argument: string, value: Duration, max: number): number {
+  const parsed: unknown =
+    typeof value === 'string' && /[a-z]/i.test(value) ? ms(value as ms.StringValue) : value;
+  if (typeof parsed === 'number' && Number.isInteger(parsed) && parsed >= 1_000 && parsed <= max)
+    return parsed;
+  const got = typeof value === 'string' ? JSON.stringify(value) : String(value);
+  throw new SessionArgumentError(
+    argument,
+    `must be a duration from 1 s to ${ms(max)}; got ${got}. Write milliseconds, or a string such as '30m' or '1d'.`,
+  );
+}
