@@ -1,5 +1,5 @@
 import { constants, deflateSync, inflateSync } from 'node:zlib';
-import { SessionArgumentError, SessionDataError, type SessionCodec } from '../index.js';
+import { SessionArgumentError, SessionDataError, type SessionCodec, type SimpleCodec } from '../index.js';
 import { bodyOf, encodedOf } from './body.js';
 import { checkCodec, checkNames } from './codec-checks.js';
 
@@ -33,8 +33,8 @@ const START = MAGIC.length + 1;
  * @throws {SessionArgumentError} for a wrong option
  * @publicApi
  */
-export function compressed(codec: SessionCodec, options: CompressedOptions = {}): SessionCodec {
-  checkCodec('compressed(codec)', codec);
+export function compressed(inner: SessionCodec | SimpleCodec, options: CompressedOptions = {}): SessionCodec {
+  const codec = checkCodec('compressed(codec)', inner);
   checkNames('compressed(…, options)', options, ['above', 'maxBytes']);
   const above = checkSize('above', options.above, 1_024);
   const maxBytes = checkSize('maxBytes', options.maxBytes, 4 * 1_024 * 1_024);

@@ -6,7 +6,12 @@ import {
   randomBytes,
   type KeyObject,
 } from 'node:crypto';
-import { SessionArgumentError, type SessionCodec, type SessionCodecContext } from '../index.js';
+import {
+  SessionArgumentError,
+  type SessionCodec,
+  type SessionCodecContext,
+  type SimpleCodec,
+} from '../index.js';
 import { bodyOf, encodedOf } from './body.js';
 import { checkCodec, checkNames } from './codec-checks.js';
 
@@ -53,8 +58,8 @@ interface Key {
  * @throws {SessionArgumentError} for a wrong key, never showing it
  * @publicApi
  */
-export function encrypted(codec: SessionCodec, options: EncryptedOptions): SessionCodec {
-  checkCodec('encrypted(codec)', codec);
+export function encrypted(inner: SessionCodec | SimpleCodec, options: EncryptedOptions): SessionCodec {
+  const codec = checkCodec('encrypted(codec)', inner);
   checkNames('encrypted(…, options)', options, ['keys']);
   const keys = readKeys(options.keys);
   const newest = keys[0]!;

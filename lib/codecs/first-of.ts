@@ -1,4 +1,4 @@
-import { SessionArgumentError, type SessionCodec } from '../index.js';
+import { SessionArgumentError, type SessionCodec, type SimpleCodec } from '../index.js';
 import { checkCodec } from './codec-checks.js';
 
 /**
@@ -11,24 +11,26 @@ import { checkCodec } from './codec-checks.js';
  * @throws {SessionArgumentError} if one is no codec
  * @publicApi
  */
-export function firstOf(first: SessionCodec, ...former: SessionCodec[]): SessionCodec {
+export function firstOf(
+  first: SessionCodec | SimpleCodec,
+  ...former: (SessionCodec | SimpleCodec)[]
+): SessionCodec {
   const codecs = [first, ...former].map((codec, index) => checkCodec(`firstOf(…)[${index}]`, codec));
   if (codecs.length < 2)
     throw new SessionArgumentError('firstOf(…)', 'needs the new codec and at least one former. Give both.');
   return {
-    encode: (data, context) => first.encode(data, context),
+    encode: (data, context) => codecs[0]!.encode(data, context),
     decode(encoded, context) {
-      let refusal: unknown;
       for (const codec of codecs) {
         try {
           const data = codec.decode(encoded, context);
           // Binary formats make something of nearly everything.
           if (typeof data === 'object' && data !== null && isPlain(data)) return data;
-        } catch (error) {
-          refusal ??= error;
+        } catch {
+          // The next one may know it.
         }
       }
-      throw refusal ?? new TypeError('of none of the codecs');
+      throw new TypeError('of none of the codecs');
     },
   };
 }

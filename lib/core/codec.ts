@@ -34,6 +34,17 @@ export interface SessionCodec {
   decode(encoded: string | Uint8Array, context: SessionCodecContext): unknown;
 }
 
+/**
+ * A codec that does not ask whose data it is: `new Packr({ structuredClone: true })`, or `JSON.stringify` and `JSON.parse`.
+ * It is called with the context all the same.
+ *
+ * @publicApi
+ */
+export interface SimpleCodec {
+  encode(data: object): string | Uint8Array;
+  decode(encoded: string | Uint8Array): unknown;
+}
+
 /** A codec as the core uses it: text only. */
 export interface DataCodec {
   /** Equal data always makes the same text, whosever it is. */

@@ -31,7 +31,7 @@ export function pathOfRefused(data: object, encodes: (value: unknown) => boolean
   let [value, path]: [unknown, string] = [data, ''];
   while (typeof value === 'object' && value !== null && !ArrayBuffer.isView(value) && !seen.has(value)) {
     seen.add(value);
-    const refused = partsOf(value).find(([, child]) => !encodes(child));
+    const refused = readableParts(value).find(([, child]) => !encodes(child));
     if (refused === undefined) break;
     path += refused[0];
     value = refused[1];
@@ -50,6 +50,15 @@ export function pathOfProto(data: object): string {
   };
   const parent = pathOfRefused(data, (value) => !holdsOne(value));
   return parent === '' ? '__proto__' : `${parent}.__proto__`;
+}
+
+/** None where a getter throws: then it is this object that is refused. */
+function readableParts(value: object): [string, unknown][] {
+  try {
+    return partsOf(value);
+  } catch {
+    return [];
+  }
 }
 
 /** Names of fields and numbers of items; never values, which the keys of a Map are too. */

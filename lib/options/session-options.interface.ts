@@ -1,5 +1,5 @@
 import type { Redis, RedisOptions } from 'ioredis';
-import type { SessionCodec } from '../core/codec.js';
+import type { SessionCodec, SimpleCodec } from '../core/codec.js';
 import type { SessionDataClass } from '../core/session-data.js';
 import type { SessionMetadata, SessionRecord } from '../core/session-record.interface.js';
 import type { SessionStore } from '../core/session-store.js';
@@ -129,7 +129,7 @@ export interface SessionModuleOptions {
    * @default plain JSON where that loses nothing, else the format of `devalue`, which also keeps Date, Buffer, Map, Set,
    * bigint, undefined …
    */
-  codec?: SessionCodec;
+  codec?: SessionCodec | SimpleCodec;
 
   /**
    * How many replicas must confirm the end of a session before `destroy`, `kill` and `killUser` resolve (Redis `WAIT`, on
