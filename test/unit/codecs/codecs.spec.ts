@@ -201,6 +201,8 @@ describe('firstOf()', () => {
   it('what none of them reads is refused; what a former one makes no object of counts as unread', () => {
     const numbers = { encode: () => 'x', decode: () => 5 };
     expect(firstOf(numbers, defaultCodec).decode('{"a":1}', context)).toEqual({ a: 1 });
+    const lists = { encode: () => 'x', decode: () => [5] };
+    expect(firstOf(lists, defaultCodec).decode('{"a":1}', context)).toEqual({ a: 1 });
     expect(() => firstOf(codec(), defaultCodec).decode('hello', context)).toThrow();
     expect(() => firstOf(numbers, numbers).decode('hello', context)).toThrow();
     const cut = encode({ a: 1 }).subarray(0, 40);

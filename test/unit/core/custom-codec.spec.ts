@@ -4,6 +4,7 @@ import { describe, expect, it } from 'vitest';
 import { compressed, encrypted } from '../../../lib/codecs/index.js';
 import { dataCodecOf } from '../../../lib/core/custom-codec.js';
 import { defaultCodec, type SessionCodec, type SessionCodecContext } from '../../../lib/core/codec.js';
+import type { SessionBinding } from '../../../lib/core/session-binding.interface.js';
 import { MemorySessionStore } from '../../../lib/store/memory-session.store.js';
 import { KEY, packr } from '../codecs/kinds.js';
 import { mustLoad, openCore, SECOND, type Data } from '../harness.js';
@@ -177,6 +178,20 @@ describe('data that comes under another id', () => {
   });
 });
 
+it('a visitor’s session that is not stored yet has a draft, and is stored by its first save', async () => {
+  const { sessions } = open();
+  const session = sessions.unstored({
+    onUse: () => undefined,
+    metadata: () => ({}),
+  } as unknown as SessionBinding);
+  expect(session.get('views')).toBeUndefined();
+  expect(session.data).toEqual({});
+  expect(session.hasChanges).toBe(false);
+  session.data.views = 1;
+  await session.save();
+  expect((await sessions.get(session.token, { fresh: true }))?.data).toEqual({ views: 1 });
+});
+
 describe('the context', () => {
   it('names id and user of the session, nothing else, for both methods', async () => {
     const { asked, codec } = watched();
@@ -269,7 +284,13 @@ describe('a codec that fails', () => {
     ['returns promises', { encode: (async () => 'x') as never, decode: () => ({}) }],
     ['encodes to numbers', { encode: (() => 5) as never, decode: () => ({}) }],
     ['encodes to undefined', { encode: (() => undefined) as never, decode: () => ({}) }],
-    ['encodes to lone surrogates', { encode: () => '\ud800', decode: () => ({}) }],
+    [
+      'encodes to lone surrogates, which no store keeps',
+      {
+        encode: (data) => `\ud800${JSON.stringify(data)}`,
+        decode: (text) => JSON.parse(String(text).slice(1)) as unknown,
+      },
+    ],
     ['decodes to an array', { encode: () => 'x', decode: () => [] }],
     ['decodes to null', { encode: () => 'x', decode: () => null }],
     ['decodes to a Map', { encode: () => 'x', decode: () => new Map() }],
