@@ -23,6 +23,9 @@ export { ActiveSession, type SessionSource } from './core/active-session.js';
 export type { RegenerateOptions } from './core/regenerate-options.js';
 export type { DataChange, SessionData, SessionDataClass } from './core/session-data.js';
 export type { WriteOptions } from './core/session-engine.js';
+export { defaultCodec, type SessionCodec, type SessionCodecContext, type SimpleCodec } from './core/codec.js';
+
+export { FieldStore } from './core/field-store.js';
 
 // Sessions by user and id
 export {

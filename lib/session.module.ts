@@ -11,7 +11,8 @@ import { CacheScheduler } from './cache/cache.scheduler.js';
 import { CacheService } from './cache/cache.service.js';
 import { FileCache } from './cache/file-cache.js';
 import { SYSTEM_CLOCK } from './core/clock.js';
-import { defaultCodec } from './core/codec.js';
+import { dataCodecOf } from './core/custom-codec.js';
+import { FieldStore } from './core/field-store.js';
 import { SessionEngine } from './core/session-engine.js';
 import { SessionSweeper } from './core/session.sweeper.js';
 import { SessionRegistry } from './core/session.registry.js';
@@ -84,7 +85,7 @@ import { RedisSessionStore } from './store/redis-session.store.js';
         cache: CacheService,
         events: SessionEvents,
         options: ResolvedSessionOptions,
-      ) => new SessionEngine(store, cache, events, options, defaultCodec, SYSTEM_CLOCK),
+      ) => new SessionEngine(store, cache, events, options, dataCodecOf(options.codec), SYSTEM_CLOCK),
       inject: [SESSION_STORE, CacheService, SessionEvents, SESSION_OPTIONS],
     },
     {
@@ -92,6 +93,11 @@ import { RedisSessionStore } from './store/redis-session.store.js';
       useFactory: (engine: SessionEngine, options: ResolvedSessionOptions) =>
         new SessionService(engine, options),
       inject: [SessionEngine, SESSION_OPTIONS],
+    },
+    {
+      provide: FieldStore,
+      useFactory: (sessions: SessionService) => new FieldStore(sessions),
+      inject: [SessionService],
     },
     {
       provide: SessionRegistry,
@@ -128,6 +134,7 @@ import { RedisSessionStore } from './store/redis-session.store.js';
   exports: [
     SessionService,
     SessionRegistry,
+    FieldStore,
     CacheService,
     RedisSubscriber,
     SessionEvents,

@@ -3,7 +3,6 @@ import { SessionGoneError } from '../errors/state.errors.js';
 import {
   applyInPlace,
   applyPatch,
-  diffFields,
   hasField,
   assignField,
   type DataChange,
@@ -90,7 +89,7 @@ export class ActiveSession<T extends object = SessionData> {
         idleTimeout,
         absoluteDeadline: absoluteTimeout === 0 ? 0 : now + absoluteTimeout,
         metadata: NO_METADATA,
-        data: '{}',
+        data: engine.encode({}, { id, userId: null }),
       },
       'new',
     );
@@ -210,8 +209,7 @@ export class ActiveSession<T extends object = SessionData> {
     if (this.#destroyedHere) return false; // one that others ended still has something to fail with
     if (this.#mustStore && !this.#stored) return true;
     if (this.#draft === undefined || this.#engine.isUnchanged(this.#record, this.#draft)) return false;
-    const encoded = this.#engine.encode(this.#draft);
-    return encoded !== this.#record.data && encoded !== this.#engine.baseline(this.#record).data;
+    return !this.#engine.isSaved(this.#record, this.#encoded(this.#draft));
   }
 
   /**
@@ -233,7 +231,7 @@ export class ActiveSession<T extends object = SessionData> {
   snapshot(): DataFields {
     const record = this.#record;
     if (this.#draft === undefined) return this.#engine.decode(record);
-    return this.#engine.decode({ ...record, data: this.#engine.encode(this.#draft) });
+    return this.#engine.decode({ ...record, data: this.#encoded(this.#draft) });
   }
 
   /**
@@ -243,7 +241,7 @@ export class ActiveSession<T extends object = SessionData> {
    */
   unsaved(): DataFields {
     if (this.#draft === undefined) return {};
-    const after = { ...this.#record, data: this.#engine.encode(this.#draft) };
+    const after = { ...this.#record, data: this.#encoded(this.#draft) };
     return Object.fromEntries(this.#difference(this.#engine.baseline(this.#record), after).set);
   }
 
@@ -316,7 +314,7 @@ export class ActiveSession<T extends object = SessionData> {
   /** Removes all data at once, unsaved changes included; the session itself lives on. */
   async clear(options?: WriteOptions): Promise<void> {
     await this.#inTurn(async () => {
-      const empty = this.#engine.encode({});
+      const empty = this.#encoded({});
       this.#draft = this.#stored ? this.#draft : undefined;
       if (!this.#stored) return;
       this.#record = await this.#live(() =>
@@ -342,13 +340,13 @@ export class ActiveSession<T extends object = SessionData> {
       const draft = this.#draft === undefined && !this.#stored ? {} : this.#draft;
       const before = this.#record;
       if (draft === undefined) return;
-      const encoded = this.#engine.encode(draft);
+      const encoded = this.#encoded(draft);
       if (!this.#stored) {
         // Whoever saves an empty session by hand wants it stored; the HTTP layer asks `hasChanges` first.
         await this.#store(encoded);
         return;
       }
-      if (encoded === before.data || encoded === this.#engine.baseline(before).data) return;
+      if (this.#engine.isSaved(before, encoded)) return;
       const changes = () => this.#difference(this.#engine.baseline(before), { ...before, data: encoded });
       this.#record = await this.#live(() =>
         this.#engine.write(
@@ -432,7 +430,7 @@ export class ActiveSession<T extends object = SessionData> {
           ? null
           : this.#difference(this.#engine.baseline(before), {
               ...before,
-              data: this.#engine.encode(this.#draft),
+              data: this.#encoded(this.#draft),
             });
       const moved = await this.#live(() =>
         this.#engine.move(
@@ -570,7 +568,12 @@ export class ActiveSession<T extends object = SessionData> {
 
   /** The record's data with a patch laid over, encoded. */
   #overlay(base: SessionRecord, patch: FieldPatch): string {
-    return this.#engine.encode(applyPatch(this.#engine.decode(base), patch));
+    return this.#engine.encode(applyPatch(this.#engine.decode(base), patch), base);
+  }
+
+  /** Encoded for this session as it is named now. */
+  #encoded(data: object): string {
+    return this.#engine.encode(data, this.#record);
   }
 
   /** Brings fields that others wrote into the draft. Those of the patch, and those changed here meanwhile, stay. */
@@ -590,7 +593,7 @@ export class ActiveSession<T extends object = SessionData> {
   }
 
   #differenceOf(before: DataFields, after: DataFields): FieldPatch {
-    return diffFields(before, after, (data) => this.#engine.encode(data));
+    return this.#engine.difference(before, after, this.#record);
   }
 
   /** Runs an operation on a session that has not ended as far as we know, and remembers if it turns out to have. */

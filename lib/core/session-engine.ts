@@ -11,12 +11,20 @@ import {
 import type { SessionEndReason, SessionEvents } from '../events/session-events.js';
 import type { ResolvedSessionOptions } from '../options/session-options.interface.js';
 import { StoreClock, type Clock } from './clock.js';
-import type { SessionCodec } from './codec.js';
+import type { DataCodec, SessionCodecContext } from './codec.js';
+import { comparableText } from './comparable-text.js';
 import { KeyedQueue } from './keyed-queue.js';
 import { ownerBy } from './session-owner.js';
 import type { SessionCache } from './session-cache.interface.js';
 import { clonePlain, isSamePlain } from './plain-data.js';
-import { applyPatch, wrapData, type DataChange, type DataFields } from './session-data.js';
+import {
+  applyPatch,
+  diffFields,
+  wrapData,
+  type DataChange,
+  type DataFields,
+  type FieldPatch,
+} from './session-data.js';
 import type { SessionMetadata, SessionRecord } from './session-record.interface.js';
 import type {
   DisplacedSession,
@@ -47,9 +55,6 @@ const MAX_ATTEMPTS = 64;
  * is under way signs out by it, and must not be taken for a new visitor's, whose session would replace the cookie.
  */
 const ROTATED_MS = 30_000;
-
-/** Characters of encoded data up to which a record's decoded data is kept beside it, while the near cache keeps that. */
-const MAX_PLAIN_LENGTH = 8_192;
 
 /** {@link SessionEngine.primitive} cannot tell. */
 export const ASK = Symbol('ask the draft');
@@ -116,14 +121,14 @@ export class SessionEngine {
   readonly #limited: KeyedQueue;
   readonly #touches = new Map<string, Promise<SessionRecord | null>>();
   readonly #storeClock: StoreClock;
-  readonly #plain = new WeakMap<SessionRecord, DataFields>();
+  readonly #plain = new WeakMap<SessionRecord, DataFields | null>();
 
   constructor(
     readonly store: SessionStore,
     private readonly cache: SessionCache,
     private readonly events: SessionEvents,
     private readonly options: OptionsUsed,
-    private readonly codec: SessionCodec,
+    private readonly codec: DataCodec,
     private readonly clock: Clock,
   ) {
     this.#storeClock = new StoreClock(clock);
@@ -178,7 +183,7 @@ export class SessionEngine {
 
   /** Data of a record that has been decoded before, so that this cannot fail. A new object every time. */
   decode(record: SessionRecord): DataFields {
-    return this.codec.decode(record.data);
+    return this.codec.decode(record.data, record);
   }
 
   /** The same as an app sees it: an instance of `dataClass` where there is one. */
@@ -212,9 +217,8 @@ export class SessionEngine {
   #plainOf(record: SessionRecord): DataFields | null {
     const known = this.#plain.get(record);
     if (known !== undefined) return known;
-    const { data } = record;
-    if (this.wraps || data.length > MAX_PLAIN_LENGTH || !this.codec.isPlain(data)) return null;
-    const plain = this.decode(record);
+    if (this.wraps) return null;
+    const plain = this.codec.decodePlain(record.data, record);
     this.#plain.set(record, plain);
     return plain;
   }
@@ -240,21 +244,44 @@ export class SessionEngine {
    * and those are no change of anybody's.
    */
   readonly baseline = (record: SessionRecord): SessionRecord =>
-    this.options.dataClass === undefined ? record : { ...record, data: this.encode(this.draft(record)) };
+    this.options.dataClass === undefined
+      ? record
+      : { ...record, data: this.encode(this.draft(record), record) };
 
-  /** @throws {SessionDataError} */
-  encode(data: object): string {
+  /** True if saving the encoded data would change nothing of the record. */
+  isSaved(record: SessionRecord, encoded: string): boolean {
+    if (encoded === record.data) return true;
+    const { data } = this.baseline(record);
+    if (encoded === data) return true;
+    // A codec that encrypts makes another text of the same data each time.
+    return (
+      !this.codec.isCanonical &&
+      comparableText(this.codec.decode(encoded, record)) === comparableText(this.codec.decode(data, record))
+    );
+  }
+
+  /** Which top-level fields differ. */
+  difference(before: DataFields, after: DataFields, context: SessionCodecContext): FieldPatch {
+    const asText = this.codec.isCanonical ? (data: object) => this.encode(data, context) : comparableText;
+    return diffFields(before, after, asText);
+  }
+
+  /**
+   * @param context the session that is to hold the data
+   * @throws {SessionDataError}
+   */
+  encode(data: object, context: SessionCodecContext): string {
     if (typeof data !== 'object' || data === null || Array.isArray(data)) {
       throw new SessionDataError(
         '',
         `must be an object of fields; got ${Array.isArray(data) ? 'an array' : typeof data}.`,
       );
     }
-    const text = this.codec.encode(this.#unwrap(data));
+    const text = this.codec.encode(this.#unwrap(data), context);
     const bytes = text.length * 3 > this.options.maxDataBytes ? Buffer.byteLength(text) : text.length;
     if (bytes > this.options.maxDataBytes) {
       throw new SessionDataError(
-        this.#largestField(data as DataFields),
+        this.#largestField(data as DataFields, context),
         `makes the data too large: ${bytes} bytes in all, and maxDataBytes is ${this.options.maxDataBytes}. ` +
           'Keep an id in the session and the rest elsewhere, or raise maxDataBytes.',
       );
@@ -263,7 +290,9 @@ export class SessionEngine {
   }
 
   create(data: object, settings: CreateSettings): Promise<{ token: string; record: SessionRecord }> {
-    return this.createAs(this.#newToken(settings.userId, settings.token), this.encode(data), settings);
+    const { userId } = settings;
+    const { token, id } = this.#newToken(userId, settings.token);
+    return this.createAs({ token, id }, this.encode(data, { id, userId }), settings);
   }
 
   /** A token and id for a session that nobody owns and that is not in the store yet. */
@@ -271,7 +300,7 @@ export class SessionEngine {
     return this.#newToken(null, undefined);
   }
 
-  /** @param encoded data, by {@link encode} */
+  /** @param encoded data, by {@link encode} for this id and user */
   async createAs(
     { token, id }: { token: string; id: string },
     encoded: string,
@@ -367,18 +396,30 @@ export class SessionEngine {
     return this.write(token, known, this.proposal(change), { ...options, repeatable });
   }
 
+  /** Puts the data, as it is now, in the place of all there is. */
+  replace(token: unknown, data: object, options: WriteOptions): Promise<SessionRecord> {
+    const { isCanonical } = this.codec;
+    const context = { id: (isCanonical ? null : this.identify(token)?.id) ?? '', userId: null };
+    const encoded = this.encode(data, context);
+    // Whose session it is shows only when its record has been read.
+    const propose = (base: SessionRecord) =>
+      isCanonical ? encoded : this.encode(this.codec.decode(encoded, context), base);
+    return this.write(token, null, propose, { ...options, repeatable: true });
+  }
+
   /** What a change makes of a record's data, encoded. */
   proposal<T extends object>(change: DataChange<T>): (base: SessionRecord) => string | Promise<string> {
     if (typeof change !== 'function') {
       const fields = asFields(change, 'must be an object of fields, or a function');
       const patch = { set: new Map(Object.entries(fields)), remove: new Set<string>() };
-      return (base) => this.encode(applyPatch(this.decode(base), patch));
+      return (base) => this.encode(applyPatch(this.decode(base), patch), base);
     }
     return async (base) => {
       const data = this.draft(base);
       const next: unknown = await change(data as T);
       return this.encode(
         next === undefined ? data : asFields(next, 'must return nothing, or all of the new data'),
+        base,
       );
     };
   }
@@ -411,7 +452,7 @@ export class SessionEngine {
           ...withTimeouts(timeouts, isOwners ? timeoutsOf(base) : this.options),
           metadata: this.#withTokenAge(this.#withAuthentication(metadata, base, { ...settings, owner })),
           ...(limit !== undefined && { limit }),
-          data: this.encode(data),
+          data: this.encode(data, { id: next.id, userId: owner }),
           ...(rotates && { alias: { readMs: rotateGraceMs, keepMs: Math.max(rotateGraceMs, ROTATED_MS) } }),
           ...(timeouts?.absoluteTimeout !== undefined && { restartsAbsolute: true }),
         };
@@ -438,13 +479,13 @@ export class SessionEngine {
   /**
    * Refuses data that says another user than before, in a write that gives no new token and enters no user's index.
    *
-   * @param data encoded
+   * @param data encoded, for `base`
    * @throws {SessionArgumentError}
    */
   checkOwner(base: SessionRecord, data: string): void {
     const { userIdFrom } = this.options;
     if (userIdFrom === undefined || data === base.data) return;
-    const owner = ownerBy(userIdFrom, this.codec.decode(data));
+    const owner = ownerBy(userIdFrom, this.codec.decode(data, base));
     if (owner === base.userId || owner === ownerBy(userIdFrom, this.decode(base))) return;
     throw new SessionArgumentError(
       'change',
@@ -745,7 +786,7 @@ export class SessionEngine {
 
   #tryDecode(record: SessionRecord): DataFields | null {
     try {
-      return this.codec.decode(record.data);
+      return this.codec.decode(record.data, record);
     } catch {
       // The codec's message may quote the data, so it is not passed on.
       this.events.emit('undecodable', { id: record.id, reason: 'the codec cannot decode the data' });
@@ -792,10 +833,10 @@ export class SessionEngine {
     return { token, id: identifyToken(token, partitions, false)!.id };
   }
 
-  #largestField(data: DataFields): string {
+  #largestField(data: DataFields, context: SessionCodecContext): string {
     const sizes = Object.entries(data).map(([key, value]) => ({
       key,
-      size: this.codec.encode({ value }).length,
+      size: this.codec.encode({ value }, context).length,
     }));
     return sizes.reduce((most, field) => (field.size > most.size ? field : most), { key: '', size: -1 }).key;
   }

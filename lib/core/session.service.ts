@@ -128,9 +128,7 @@ export class SessionService<T extends object = SessionData> {
    * @throws {SessionGoneError} if there is no such session
    */
   async replace(token: unknown, data: T, options: WriteOptions = {}): Promise<ActiveSession<T>> {
-    const encoded = this.engine.encode(data);
-    const record = await this.engine.write(token, null, () => encoded, { ...options, repeatable: true });
-    return this.#active(token, record);
+    return this.#active(token, await this.engine.replace(token, data, options));
   }
 
   /**

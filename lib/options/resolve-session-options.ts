@@ -34,6 +34,7 @@ const KNOWN: readonly (keyof SessionModuleOptions)[] = [
   'maxDataBytes',
   'commandTimeout',
   'dataClass',
+  'codec',
   'waitForReplicas',
   'captureMetadata',
   'additionalFields',
@@ -111,6 +112,7 @@ export function resolveSessionOptions(input: SessionModuleOptions = {}): Resolve
       max: LIMITS.commandTimeout,
     }),
     dataClass: checkDataClass(input.dataClass),
+    codec: checkCodec(input.codec),
     waitForReplicas: resolveWaitForReplicas(input),
     ...resolveMetadata(input),
     ...resolveLimit(input),
@@ -344,6 +346,19 @@ function checkDataClass(value: SessionModuleOptions['dataClass']): SessionModule
   throw new SessionOptionsError(
     'dataClass',
     `must be a class; got ${typeof value === 'function' ? 'a function that cannot be constructed' : shown(value)}. Write class Data { … } and pass Data.`,
+  );
+}
+
+function checkCodec(value: SessionModuleOptions['codec']): SessionModuleOptions['codec'] {
+  if (value === undefined) return undefined;
+  const missing = (['encode', 'decode'] as const).filter(
+    (method) => typeof (value as Partial<typeof value> | null)?.[method] !== 'function',
+  );
+  if (missing.length === 0) return value;
+  throw new SessionOptionsError(
+    'codec',
+    `must be an object with encode and decode; got ${shown(value)} without ${missing.join(', ')}. ` +
+      'Write { encode: (data, { id, userId }) => …, decode: (encoded, { id, userId }) => … }, or drop it.',
   );
 }
 

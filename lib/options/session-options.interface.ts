@@ -1,4 +1,5 @@
 import type { Redis, RedisOptions } from 'ioredis';
+import type { SessionCodec, SimpleCodec } from '../core/codec.js';
 import type { SessionDataClass } from '../core/session-data.js';
 import type { SessionMetadata, SessionRecord } from '../core/session-record.interface.js';
 import type { SessionStore } from '../core/session-store.js';
@@ -120,6 +121,15 @@ export interface SessionModuleOptions {
    * @default absent: plain objects
    */
   dataClass?: SessionDataClass;
+
+  /**
+   * How data becomes what stores, copies and cache files hold: `new Packr({ structuredClone: true })` of `msgpackr` for
+   * example, or `encrypted` and `compressed` of `nestjs-sessionkit/codecs`. Sessions written by another codec are `null`;
+   * `firstOf` there reads both.
+   * @default plain JSON where that loses nothing, else the format of `devalue`, which also keeps Date, Buffer, Map, Set,
+   * bigint, undefined …
+   */
+  codec?: SessionCodec | SimpleCodec;
 
   /**
    * How many replicas must confirm the end of a session before `destroy`, `kill` and `killUser` resolve (Redis `WAIT`, on
@@ -383,6 +393,7 @@ export interface ResolvedSessionOptions {
   readonly maxDataBytes: number;
   readonly commandTimeoutMs: number;
   readonly dataClass: SessionDataClass | undefined;
+  readonly codec: SessionCodec | undefined;
   readonly waitForReplicas: number;
   /** 0 = any number. */
   readonly maxSessionsPerUser: number | ((userId: string) => number | Promise<number>);

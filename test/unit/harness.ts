@@ -1,7 +1,7 @@
 // The core as SessionModule wires it, over the memory store, with a clock that tests move.
 import { CacheService } from '../../lib/cache/cache.service.js';
 import type { FileCache } from '../../lib/cache/file-cache.js';
-import { defaultCodec } from '../../lib/core/codec.js';
+import { dataCodecOf } from '../../lib/core/custom-codec.js';
 import type { InvalidationSource } from '../../lib/core/session-cache.interface.js';
 import { SessionEngine } from '../../lib/core/session-engine.js';
 import { SessionRegistry } from '../../lib/core/session.registry.js';
@@ -74,7 +74,7 @@ export function openCore<T extends object = Data>(
     throw error;
   });
   const cache = new CacheService(resolved.cache, source, events, clock, shared.files ?? null);
-  const engine = new SessionEngine(store, cache, events, resolved, defaultCodec, clock);
+  const engine = new SessionEngine(store, cache, events, resolved, dataCodecOf(resolved.codec), clock);
   const heard: { event: keyof SessionEventMap; payload: unknown }[] = [];
   for (const event of [
     'created',

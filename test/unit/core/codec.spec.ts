@@ -2,6 +2,7 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { defaultCodec } from '../../../lib/core/codec.js';
 import { SessionDataError } from '../../../lib/errors/caller.errors.js';
+import { key, richData } from '../rich-data.js';
 
 const encode = (data: object) => defaultCodec.encode(data);
 const decode = (text: string) => defaultCodec.decode(text);
@@ -16,31 +17,6 @@ function refusal(data: object): SessionDataError {
   }
   throw new Error('the data was accepted');
 }
-
-// Keys named __proto__ have a test of their own.
-const key = fc.string({ unit: 'binary' }).filter((text) => text !== '__proto__');
-const rich = fc.letrec((tie) => ({
-  leaf: fc.oneof(
-    fc.string({ unit: 'binary' }),
-    fc.double(),
-    fc.integer(),
-    fc.boolean(),
-    fc.bigInt(),
-    fc.date({ noInvalidDate: true }),
-    fc.uint8Array(),
-    fc.uint8Array().map((bytes) => Buffer.from(bytes)),
-    fc.constantFrom(null, undefined, Number.NaN, -0, Infinity, -Infinity),
-  ),
-  value: fc.oneof(
-    { maxDepth: 4, depthSize: 'small' },
-    tie('leaf'),
-    fc.array(tie('value'), { maxLength: 5 }),
-    fc.dictionary(key, tie('value'), { maxKeys: 5, noNullPrototype: true }),
-    fc.array(fc.tuple(tie('leaf'), tie('value')), { maxLength: 4 }).map((entries) => new Map(entries)),
-    fc.array(tie('leaf'), { maxLength: 4 }).map((values) => new Set(values)),
-  ),
-}));
-const richData = fc.dictionary(key, rich.value, { maxKeys: 6, noNullPrototype: true });
 
 describe('defaultCodec: what comes back', () => {
   it('decode(encode(data)) is data: Date, Buffer, Uint8Array, Map, Set, bigint, undefined, NaN, -0, nested', () => {

@@ -149,6 +149,9 @@ const WRONG: [title: string, input: unknown, option: string, value: string | Reg
   ['commandTimeout: 0', { commandTimeout: 0 }, 'commandTimeout', 'got 0', /between 10ms and 1m/],
   ['commandTimeout: 2 minutes', { commandTimeout: '2m' }, 'commandTimeout', '"2m"', /between 10ms and 1m/],
   ['dataClass: a name', { dataClass: 'Cart' }, 'dataClass', 'got "Cart"', /Write class Data/],
+  ['codec: a name', { codec: 'msgpackr' }, 'codec', 'got "msgpackr" without encode', /Write \{ encode/],
+  ['codec: null', { codec: null }, 'codec', 'got null without encode, decode', /or drop it/],
+  ['codec: half of one', { codec: { encode: JSON.stringify } }, 'codec', 'without decode', /Write \{ encode/],
   ['dataClass: null', { dataClass: null }, 'dataClass', 'got null', /Write class Data/],
   ['dataClass: an instance', { dataClass: new Date() }, 'dataClass', 'got an object', /Write class Data/],
   [
@@ -557,7 +560,7 @@ describe('resolveSessionOptions: unknown keys', () => {
   });
 
   it('an option of a later issue is refused, not ignored', () => {
-    for (const option of ['onStoreUnavailable', 'index', 'codec']) {
+    for (const option of ['onStoreUnavailable', 'index']) {
       expect(refusal({ [option]: undefined }).option).toBe(option);
     }
   });
@@ -582,6 +585,7 @@ describe('resolveSessionOptions: what is right', () => {
       maxDataBytes: 262_144,
       commandTimeoutMs: 1_000,
       dataClass: undefined,
+      codec: undefined,
       waitForReplicas: 0,
       captureMetadata: true,
       additionalFields: [],
