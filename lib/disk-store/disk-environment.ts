@@ -1,5 +1,6 @@
-import { chmodSync, closeSync, mkdirSync, openSync, realpathSync, statSync, truncateSync } from 'node:fs';
+import { chmodSync, closeSync, mkdirSync, openSync, realpathSync, statSync } from 'node:fs';
 import { join, resolve } from 'node:path';
+import { checkDataFile } from './disk-check.js';
 import { cannotOpen, messageOf } from './disk-errors.js';
 import type { Database } from './disk-records.js';
 
@@ -68,8 +69,8 @@ function prepare(path: string): string {
 }
 
 async function openDatabase({ open }: typeof import('lmdb'), directory: string): Promise<Database> {
-  let db: Database | undefined;
   try {
+    checkDataFile(join(directory, DATA_FILE));
     const options = {
       path: directory,
       noSubdir: false, // otherwise a path with a dot in it would be a file
@@ -77,26 +78,10 @@ async function openDatabase({ open }: typeof import('lmdb'), directory: string):
       // After kill -9 the last committed state, whatever LMDB_RESTORE says; after a power cut the last flushed one.
       safeRestore: false,
     };
-    db = open<string, string>(options);
-    refuseTruncated(db, directory);
-    return db;
+    return open<string, string>(options);
   } catch (cause) {
-    await db?.close();
     const advice =
       'Restore it from a backup, or move the directory away: everybody has to sign in again then.';
     throw cannotOpen(directory, `${DATA_FILE} cannot be read (${messageOf(cause)})`, advice, cause);
   }
-}
-
-/**
- * A page of the file that is not there would end the process (SIGBUS) when it is read. So what is missing at the end is
- * filled up, which does no harm where nothing stood there, and then all is read once to see that nothing did.
- */
-function refuseTruncated(db: Database, directory: string): void {
-  const { lastPageNumber, pageSize } = db.getStats() as { lastPageNumber: number; pageSize: number };
-  const file = join(directory, DATA_FILE);
-  const wanted = (lastPageNumber + 1) * pageSize;
-  if (statSync(file).size >= wanted) return;
-  truncateSync(file, wanted);
-  for (const { value } of db.getRange()) if (value.includes('\0')) throw new Error('pages are missing');
 }
