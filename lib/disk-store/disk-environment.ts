@@ -77,6 +77,8 @@ async function openDatabase({ open }: typeof import('lmdb'), directory: string):
       encoding: 'string' as const,
       // After kill -9 the last committed state, whatever LMDB_RESTORE says; after a power cut the last flushed one.
       safeRestore: false,
+      // With it, lmdb has promises that nobody can handle, and a full disk would end the process over one.
+      eventTurnBatching: false,
     };
     return open<string, string>(options);
   } catch (cause) {

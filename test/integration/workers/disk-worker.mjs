@@ -86,13 +86,21 @@ serve({
     );
     return made.map(({ status }) => status);
   },
-  /** Creates one after the other until one fails. Resolves to how many it were, and the error. */
+  /** A write beyond the limit of a file's size fails then, instead of ending the process. */
+  surviveFullDisk: () => void process.on('SIGXFSZ', () => undefined),
+  /** Creates one after the other until one fails, then five at once. Resolves to how many it were, and the errors. */
   async createUntilFull(prefix, size) {
     for (let i = 0; ; i++) {
       try {
         await store.create(newSession(`${prefix}-${i}`, { data: 'x'.repeat(size) }));
       } catch (error) {
-        return { created: i, name: error.name, message: error.message };
+        const more = await Promise.allSettled(
+          Array.from({ length: 5 }, (_, n) =>
+            store.create(newSession(`${prefix}-more-${n}`, { data: 'x'.repeat(size) })),
+          ),
+        );
+        const together = more.map(({ reason }) => reason?.name);
+        return { created: i, name: error.name, message: error.message, together };
       }
     }
   },
