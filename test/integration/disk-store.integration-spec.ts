@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { open } from 'lmdb';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { encodeUser, KEYS } from '../../lib/disk-store/disk-keys.js';
 import { DiskRecords, entryOf, type Database } from '../../lib/disk-store/disk-records.js';
 import { DiskSessionStore } from '../../lib/disk-store/index.js';
@@ -13,6 +13,9 @@ import { newSession } from '../support/session-store.suite.js';
 import { waitFor } from '../support/wait-for.js';
 
 const WORKER = new URL('./workers/disk-worker.mjs', import.meta.url);
+
+// Each test starts processes, which takes a slow machine its time.
+vi.setConfig({ testTimeout: 150_000 });
 
 let home: string;
 let path: string;
@@ -99,7 +102,7 @@ describe('DiskSessionStore at kill -9', () => {
     }
     expect(acked.size).toBeGreaterThan(50);
     expect(ended.size).toBeGreaterThan(5);
-  }, 120_000);
+  });
 
   it('of two processes that share a path, one is killed while both write: the other goes on, and nothing acknowledged is lost', async () => {
     const [killed, other] = [await startWorker(), await startWorker()];
@@ -122,7 +125,7 @@ describe('DiskSessionStore at kill -9', () => {
     await store.close();
     const { found, wanted } = await keysOf(path);
     expect(found).toEqual(wanted);
-  }, 120_000);
+  });
 
   it('versions go on growing after a restart, though the clock went back', async () => {
     const clock = { now: Date.now(), wall: () => clock.now };
@@ -188,7 +191,7 @@ describe('DiskSessionStore in several processes', () => {
     const token = await one.call<string>('create', { n: 0 });
     await Promise.all([one.call('increment', token, 100), two.call('increment', token, 100)]);
     for (const worker of [one, two]) expect(await worker.call('data', token)).toMatchObject({ n: 200 });
-  }, 60_000);
+  });
 
   it('what expired is told once, though two processes sweep at once', async () => {
     const [one, two] = [await startWorker(), await startWorker()];
@@ -200,7 +203,7 @@ describe('DiskSessionStore in several processes', () => {
     expect(told.flat().sort()).toEqual(Array.from({ length: 900 }, (_, i) => `short-${i}`).sort());
     expect(await two.call('sweep')).toEqual([]);
     expect(await two.call('length')).toBe(10);
-  }, 60_000);
+  });
 
   it.each(['evict', 'reject'] as const)(
     'two processes at once keep to the limit of a user (%s)',

@@ -257,5 +257,5 @@ describe('DiskSessionStore', () => {
       expect(said).toContain('npm install lmdb');
     }
     expect(existsSync(join(home, 'sessions'))).toBe(false);
-  });
+  }, 90_000);
 });
