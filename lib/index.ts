@@ -107,6 +107,9 @@ export {
   type UserSessions,
   type WriteResult,
 } from './core/session-store.js';
+// For whoever writes a store
+export { deadlineOf } from './core/session-record.interface.js';
+export { comesAfter } from './core/session-store.js';
 export { RecordSessionStore, type RecordSessionStoreOptions } from './core/record-session-store.js';
 export { MemorySessionStore, type MemorySessionStoreOptions } from './store/memory-session.store.js';
 export { idOfGivenToken, newSessionId } from './core/session-token.js';

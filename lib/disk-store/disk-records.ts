@@ -1,0 +1,186 @@
+import type { RootDatabase } from 'lmdb';
+import { deadlineOf, type ExpiredSession, type SessionRecord } from '../index.js';
+import { decodeUser, digits, encodeUser, idOf, KEYS } from './disk-keys.js';
+
+/** Text under keys: what lmdb is opened as. */
+export type Database = RootDatabase<string, string>;
+
+/** Where the old id of a moved session leads; `reads` and `until` are epoch milliseconds. */
+export interface StoredAlias {
+  readonly id: string;
+  /** Until then `get` follows it. */
+  readonly reads: number;
+  /** Until then it is known. */
+  readonly until: number;
+}
+
+/** Where a session stands in the indexes. */
+export interface IndexEntry {
+  readonly id: string;
+  readonly userId: string | null;
+  readonly lastAccess: number;
+  /** Infinity = never. */
+  readonly deadline: number;
+}
+
+/**
+ * Records and their indexes. What changes something must be called inside one write transaction, so that a record and
+ * its entries come and go together; what reads sees one state of the file as long as it does not wait.
+ */
+export class DiskRecords {
+  constructor(readonly db: Database) {}
+
+  /** The record, expired or not. @throws {Error} if what stands there is none: the file is damaged */
+  read(id: string): SessionRecord | undefined {
+    const text = this.db.get(KEYS.record(id));
+    if (text === undefined) return undefined;
+    const record = parse<SessionRecord>(text);
+    if (record?.id !== id || typeof record.data !== 'string')
+      throw new Error(`the record of session ${id} cannot be read: the file is damaged`);
+    return record;
+  }
+
+  live(id: string, now: number): SessionRecord | undefined {
+    const record = this.read(id);
+    return record !== undefined && deadlineOf(record) > now ? record : undefined;
+  }
+
+  /** The live session that an old id leads to, as long as that is known, or as long as reads follow it. */
+  aliased(id: string, as: 'reads' | 'until', now: number): SessionRecord | undefined {
+    const text = this.db.get(KEYS.alias(id));
+    const alias = text === undefined ? undefined : parse<StoredAlias>(text);
+    return alias !== undefined && alias[as] > now ? this.live(alias.id, now) : undefined;
+  }
+
+  /** @param previous what is there under this id so far */
+  put(record: SessionRecord, previous?: SessionRecord): void {
+    if (previous !== undefined) this.#delist(entryOf(previous));
+    const { id, userId, lastAccess, deadline } = entryOf(record);
+    const user = encodeUser(userId);
+    this.#set(KEYS.record(id), JSON.stringify(record));
+    this.#set(KEYS.activity(lastAccess, id), `${digits(deadline)}:${user}`);
+    this.#set(KEYS.deadline(deadline, id), `${digits(lastAccess)}:${user}`);
+    if (userId !== null) this.#set(KEYS.user(user, id), `${digits(lastAccess)}:${digits(deadline)}`);
+  }
+
+  drop(entry: IndexEntry): void {
+    this.#remove(KEYS.record(entry.id));
+    this.#delist(entry);
+  }
+
+  /** Removes a record whose time is up, for the next sweep to tell. */
+  expire(record: SessionRecord): void {
+    this.drop(entryOf(record));
+    const { id, userId, metadata, version } = record;
+    this.#set(KEYS.expired(version), JSON.stringify({ id, userId, metadata } satisfies ExpiredSession));
+  }
+
+  /** Sessions that wait to be told, at most so many; they wait no more. */
+  takeExpired(limit: number): ExpiredSession[] {
+    return this.#range('e:', 'e;', limit).map(({ key, value }) => {
+      this.#remove(key);
+      return parse<ExpiredSession>(value)!;
+    });
+  }
+
+  /** What the time of is up, at most so many. */
+  due(now: number, limit: number): IndexEntry[] {
+    return this.#range('d:', KEYS.deadline(now + 1, ''), limit).map(({ key, value }) => {
+      const [lastAccess, user] = value.split(':') as [string, string];
+      const deadline = Number(key.slice(2, 18));
+      return { id: idOf(key), userId: decodeUser(user), lastAccess: Number(lastAccess), deadline };
+    });
+  }
+
+  /** True if there is anything that a sweep would do. */
+  isSweepDue(now: number): boolean {
+    return (
+      this.#range('e:', 'e;', 1).length > 0 ||
+      this.#range('d:', KEYS.deadline(now + 1, ''), 1).length > 0 ||
+      this.#range('x:', KEYS.aliasEnd(now + 1, ''), 1).length > 0
+    );
+  }
+
+  /** Number of live sessions. */
+  count(now: number): number {
+    return this.db.getKeysCount({ start: KEYS.deadline(now + 1, ''), end: 'd;' });
+  }
+
+  /** All sessions of one user, expired or not. */
+  ofUser(userId: string): IndexEntry[] {
+    const prefix = `u:${encodeUser(userId)}`;
+    return this.#range(`${prefix}:`, `${prefix};`).map(({ key, value }) => {
+      const [lastAccess, deadline] = value.split(':') as [string, string];
+      return { id: idOf(key), userId, lastAccess: Number(lastAccess), deadline: Number(deadline) };
+    });
+  }
+
+  putAlias(oldId: string, alias: StoredAlias): void {
+    this.#set(KEYS.alias(oldId), JSON.stringify(alias));
+    this.#set(KEYS.aliasEnd(alias.until, oldId), '1');
+  }
+
+  /** Forgets aliases that ended before, at most so many, and tells how many it were. */
+  dropAliases(before: number, limit: number): number {
+    const ended = this.#range('x:', KEYS.aliasEnd(before, ''), limit);
+    for (const { key } of ended) {
+      this.#remove(key);
+      const id = idOf(key);
+      const text = this.db.get(KEYS.alias(id));
+      // An id that was moved twice has its later alias under another end.
+      if (text !== undefined && KEYS.aliasEnd(parse<StoredAlias>(text)?.until ?? 0, id) === key)
+        this.#remove(KEYS.alias(id));
+    }
+    return ended.length;
+  }
+
+  /** Never the same twice, whatever the clock does and however often the app restarts. */
+  nextVersion(now: number): number {
+    const next = Math.max(Number(this.db.get(KEYS.version) ?? 0) + 1, now * 1000);
+    this.#set(KEYS.version, String(next));
+    return next;
+  }
+
+  /** Records of ids behind this one, at most so many, expired ones too. */
+  after(id: string, limit: number): SessionRecord[] {
+    const page = this.#range(KEYS.record(id), 'r;', limit + 1);
+    return page.flatMap(({ key }) => (idAfter(key) === id ? [] : (this.read(idAfter(key)) ?? [])));
+  }
+
+  #delist({ id, userId, lastAccess, deadline }: IndexEntry): void {
+    this.#remove(KEYS.activity(lastAccess, id));
+    this.#remove(KEYS.deadline(deadline, id));
+    if (userId !== null) this.#remove(KEYS.user(encodeUser(userId), id));
+  }
+
+  #range(start: string, end: string, limit?: number): { key: string; value: string }[] {
+    return Array.from(this.db.getRange({ start, end, ...(limit !== undefined && { limit }) }));
+  }
+
+  /** Inside a transaction lmdb writes at once; the promise is for elsewhere. */
+  #set(key: string, value: string): void {
+    void this.db.put(key, value);
+  }
+
+  #remove(key: string): void {
+    void this.db.remove(key);
+  }
+}
+
+export function entryOf(record: SessionRecord): IndexEntry {
+  const { id, userId, lastAccess } = record;
+  return { id, userId, lastAccess, deadline: deadlineOf(record) };
+}
+
+/** The id in the key of a record. */
+function idAfter(key: string): string {
+  return key.slice(2);
+}
+
+function parse<T>(text: string): T | undefined {
+  try {
+    return JSON.parse(text) as T;
+  } catch {
+    return undefined; // only a damaged file has it; the caller says what that means
+  }
+}
