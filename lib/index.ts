@@ -113,7 +113,6 @@ export { comesAfter } from './core/session-store.js';
 export { RecordSessionStore, type RecordSessionStoreOptions } from './core/record-session-store.js';
 export { MemorySessionStore, type MemorySessionStoreOptions } from './store/memory-session.store.js';
 export { idOfGivenToken, newSessionId } from './core/session-token.js';
-export { defaultCodec } from './core/codec.js';
 export { InjectSessionStore } from './core/inject-session-store.decorator.js';
 export { SESSION_STORE } from './session.constants.js';
 

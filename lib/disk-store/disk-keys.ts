@@ -10,6 +10,7 @@
  * | `l:<old id>` | where an old id leads (`StoredAlias`), as JSON |
  * | `x:<until>:<old id>` | `1`: when that ends |
  * | `e:<version>` | a session that has expired and is to be told by the next sweep, as JSON |
+ * | `f:<user>` | while sessions of the user are being ended: which keep their ids, which are spared, until when (`StoredFence`), as JSON |
  * | `m:version` | the last version given out |
  * | `m:openers` | who has the file open, see disk-openers.ts |
  *
@@ -23,6 +24,7 @@ export const KEYS = {
   alias: (id: string) => `l:${id}`,
   aliasEnd: (until: number, id: string) => `x:${digits(until)}:${id}`,
   expired: (version: number) => `e:${digits(version)}`,
+  fence: (user: string) => `f:${user}`,
   version: 'm:version',
   openers: 'm:openers',
 } as const;

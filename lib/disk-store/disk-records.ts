@@ -5,6 +5,13 @@ import { decodeUser, digits, encodeUser, idOf, KEYS } from './disk-keys.js';
 /** Text under keys: what lmdb is opened as. */
 export type Database = RootDatabase<string, string>;
 
+/** These sessions of a user keep their ids until then, but for those spared. */
+export interface StoredFence {
+  readonly ids: readonly string[];
+  readonly spared: readonly string[];
+  readonly until: number;
+}
+
 /** Where the old id of a moved session leads; `reads` and `until` are epoch milliseconds. */
 export interface StoredAlias {
   readonly id: string;
@@ -113,6 +120,21 @@ export class DiskRecords {
       const [lastAccess, deadline] = value.split(':') as [string, string];
       return { id: idOf(key), userId, lastAccess: Number(lastAccess), deadline: Number(deadline) };
     });
+  }
+
+  /** What keeps sessions of a user from getting new ids. */
+  fence(userId: string | null): StoredFence | undefined {
+    const text = userId === null ? undefined : this.db.get(KEYS.fence(encodeUser(userId)));
+    return text === undefined ? undefined : parse<StoredFence>(text);
+  }
+
+  putFence(userId: string, fence: StoredFence): StoredFence {
+    this.#set(KEYS.fence(encodeUser(userId)), JSON.stringify(fence));
+    return fence;
+  }
+
+  dropFence(userId: string): void {
+    this.#remove(KEYS.fence(encodeUser(userId)));
   }
 
   putAlias(oldId: string, alias: StoredAlias): void {

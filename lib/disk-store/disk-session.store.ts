@@ -15,6 +15,7 @@ import {
   type MoveResult,
   type NewSession,
   type SessionChange,
+  type SessionFence,
   type SessionRecord,
   type SessionStoreCapabilities,
   type TouchResult,
@@ -150,14 +151,15 @@ export class DiskSessionStore extends SessionStore {
     return this.#readNext('get a session', (records, now) => records.aliased(id, 'until', now) ?? null);
   }
 
-  set({ base, data, keepExpiry }: SessionChange): Promise<WriteResult> {
+  set({ base, data, keepExpiry, idleTimeout = base.idleTimeout }: SessionChange): Promise<WriteResult> {
     return this.#write('write a session', (records, now, announce): WriteResult => {
       const current = records.live(base.id, now);
       if (current === undefined) return { status: 'gone' };
       if (current.version !== base.version)
         return { status: 'conflict', uncertain: false, record: current, now };
       const lastAccess = keepExpiry ? current.lastAccess : now;
-      const record = { ...current, version: records.nextVersion(now), lastAccess, data };
+      const version = records.nextVersion(now);
+      const record = { ...current, version, lastAccess, idleTimeout, data };
       records.put(record, current);
       announce(record.id, record.version);
       return { status: 'written', record, now };
@@ -186,22 +188,45 @@ export class DiskSessionStore extends SessionStore {
     return this.#write('end a session', (records, now, announce) => end(records, id, now, announce));
   }
 
-  override async destroyMany(ids: readonly string[]): Promise<readonly string[]> {
+  override async destroyMany(
+    ids: readonly string[],
+    _userId: string,
+    onEnded?: (ids: readonly string[]) => void,
+  ): Promise<readonly string[]> {
     const ended: string[] = [];
     for (let start = 0; start < ids.length; start += WRITE_BATCH) {
       const batch = ids.slice(start, start + WRITE_BATCH);
       const live = await this.#write('end sessions', (records, now, announce) =>
         batch.filter((id) => end(records, id, now, announce)),
       );
+      onEnded?.(live);
       ended.push(...live);
     }
     return ended;
+  }
+
+  override async fence(userId: string, spared: readonly string[]): Promise<SessionFence> {
+    const fence = await this.#write('end sessions', (records, now) => {
+      const ids = records.ofUser(userId).map(({ id }) => id);
+      return records.putFence(userId, { ids, spared, until: now + this.#timeoutMs });
+    });
+    return {
+      spared: () =>
+        this.#readNext(
+          'end sessions',
+          (records) => new Set([...spared, ...(records.fence(userId)?.spared ?? fence.spared)]),
+        ),
+      release: () => this.#write('end sessions', (records) => records.dropFence(userId)),
+    };
   }
 
   move(base: SessionRecord, next: NewSession): Promise<MoveResult> {
     return this.#write('move a session', (records, now, announce): MoveResult => {
       const current = records.live(base.id, now);
       if (current === undefined) return { status: 'gone' };
+      const fence = records.fence(base.userId);
+      const isSpared = fence === undefined || fence.spared.includes(base.id) || !fence.ids.includes(base.id);
+      if (base.userId === next.userId && !isSpared && now < fence.until) return { status: 'gone' };
       if (current.version !== base.version)
         return { status: 'conflict', uncertain: false, record: current, now };
       const displaced = makeRoom(records, next, now, announce, base.id);
@@ -212,6 +237,8 @@ export class DiskSessionStore extends SessionStore {
       const { createdAt, absoluteDeadline } = current;
       const inherited = next.restartsAbsolute === true ? { createdAt } : { createdAt, absoluteDeadline };
       const record = stays ? { ...fresh, ...inherited } : fresh;
+      if (stays && fence?.spared.includes(base.id))
+        records.putFence(base.userId!, { ...fence, spared: [...fence.spared, next.id] });
       records.put(record, records.read(next.id));
       if (stays && next.alias !== undefined) {
         const { readMs, keepMs } = next.alias;

@@ -9,7 +9,7 @@ import { encodeUser, KEYS } from '../../lib/disk-store/disk-keys.js';
 import { DiskRecords, entryOf, type Database } from '../../lib/disk-store/disk-records.js';
 import { DiskSessionStore } from '../../lib/disk-store/index.js';
 import { NodeWorker } from '../support/node-worker.js';
-import { newSession } from '../support/session-store.suite.js';
+import { newSession } from '../../lib/testing/kit.js';
 import { waitFor } from '../support/wait-for.js';
 
 const WORKER = new URL('./workers/disk-worker.mjs', import.meta.url);

@@ -19,7 +19,8 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { SessionStoreUnavailableError } from '../../../lib/index.js';
 import { DiskSessionStore } from '../../../lib/disk-store/index.js';
 import { ManualClock } from '../../support/manual-clock.js';
-import { describeSessionStore, mustCreate, newSession } from '../../support/session-store.suite.js';
+import { describeSessionStore } from '../../../lib/testing/index.js';
+import { mustCreate, newSession } from '../../../lib/testing/kit.js';
 
 const newPath = () => join(mkdtempSync(join(tmpdir(), 'sessionkit-disk-')), 'sessions');
 
@@ -152,7 +153,7 @@ describe('DiskSessionStore', () => {
     expect(take()).toEqual([[next.id, Infinity]]);
     for (const end of [
       (id: string) => store.destroy(id),
-      (id: string) => store.destroyMany([id]),
+      (id: string) => store.destroyMany([id], 'ann'),
       () => store.clear(),
     ]) {
       const { record: one } = await mustCreate(store);
