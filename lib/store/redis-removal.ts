@@ -96,26 +96,18 @@ export class RedisRemoval {
   ): Promise<void> {
     let unconfirmed: SessionNotReplicatedError | undefined;
     for (let partition = 0; partition < this.keys.partitions; partition++) {
-      let cursor = '0';
       // Ids given meanwhile would stand where the scan has been already.
       const fence = this.keys.fence(partition, '');
       await this.#setFence(fence);
-      do {
-        // Scanned, not taken from the front: what is created meanwhile would keep it going for ever.
-        const [next, flat] = await this.connection.read('end all sessions', (client) =>
-          client.zscan(this.keys.deadlines(partition), cursor, 'COUNT', READ_BATCH),
-        );
-        await this.connection.read('end all sessions', (client) =>
-          client.pexpire(fence, this.options.fenceMs),
-        );
-        cursor = next;
-        const members = flat.filter((_, index) => index % 2 === 0);
-        for (let start = 0; start < members.length; start += REMOVE_BATCH) {
-          const batch = members.slice(start, start + REMOVE_BATCH);
-          const done = await this.#destroyBatch(partition, batch.map(idOfMember), batch.map(userOfMember));
+      try {
+        for await (const members of this.#scan(partition)) {
+          const [done] = await Promise.all([
+            this.#destroyBatch(partition, members.map(idOfMember), members.map(userOfMember)),
+            this.connection.read('end all sessions', (client) => client.pexpire(fence, this.options.fenceMs)),
+          ]);
           const alive = new Set(done.ended);
           onEnded?.(
-            batch
+            members
               .filter((member) => alive.has(idOfMember(member)))
               .map((member) => ({ id: idOfMember(member), userId: decodeUserId(userOfMember(member)) })),
           );
@@ -126,10 +118,25 @@ export class RedisRemoval {
             unconfirmed = error.and(unconfirmed); // the others must end too
           }
         }
-      } while (cursor !== '0');
-      await this.#releaseFence(fence);
+      } finally {
+        await this.#releaseFence(fence);
+      }
     }
     if (unconfirmed !== undefined) throw unconfirmed;
+  }
+
+  /** Members of a deadlines index in batches. Scanned, not taken from the front: what is made meanwhile would never end. */
+  async *#scan(partition: number): AsyncGenerator<readonly string[]> {
+    let cursor = '0';
+    do {
+      const [next, flat] = await this.connection.read('end all sessions', (client) =>
+        client.zscan(this.keys.deadlines(partition), cursor, 'COUNT', READ_BATCH),
+      );
+      cursor = next;
+      const members = flat.filter((_, index) => index % 2 === 0);
+      for (let start = 0; start < members.length; start += REMOVE_BATCH)
+        yield members.slice(start, start + REMOVE_BATCH);
+    } while (cursor !== '0');
   }
 
   /**
