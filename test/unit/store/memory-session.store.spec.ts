@@ -3,7 +3,7 @@ import { describe, expect, it, vi } from 'vitest';
 import { SessionArgumentError } from '../../../lib/errors/caller.errors.js';
 import { MemorySessionStore } from '../../../lib/store/memory-session.store.js';
 import { describeSessionStore } from '../../../lib/testing/index.js';
-import { mustCreate } from '../../../lib/testing/kit.js';
+import { mustCreate, newSession } from '../../../lib/testing/kit.js';
 import { ManualClock } from '../../support/manual-clock.js';
 import { waitFor } from '../../support/wait-for.js';
 
@@ -87,6 +87,34 @@ describe('MemorySessionStore', () => {
       expect(await store.get(live.record.id)).not.toBeNull();
       await store.close();
       expect(vi.getTimerCount()).toBe(0);
+    } finally {
+      vi.useRealTimers();
+    }
+  });
+
+  it('sessions that live 10 s, 250 made each second: sweep() tells of each some 40 s after its end at the latest', async () => {
+    vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval'] });
+    try {
+      const clock = new ManualClock();
+      const store = new MemorySessionStore({ clock });
+      await store.open();
+      // Most live on: a pass over all takes many steps.
+      for (let n = 0; n < 8_000; n++) await store.create(newSession({ id: `long-${n}` }));
+      const told = new Map<string, number>();
+      for (let second = 0; second < 75; second++) {
+        for (let n = 0; n < 250; n++)
+          await store.create(newSession({ id: `${second}-${n}`, idleTimeout: 10_000 }));
+        clock.advance(1_000);
+        vi.advanceTimersByTime(1_000);
+        await store.sweep(({ id }) => void told.set(id, (told.get(id) ?? 0) + 1));
+      }
+      const ended = [...Array(75 - 10 - 40).keys()].map((second) => `${second}`);
+      const missing = ended.flatMap((second) =>
+        [...Array(250).keys()].map((n) => `${second}-${n}`).filter((id) => !told.has(id)),
+      );
+      expect(missing).toEqual([]);
+      expect(Math.max(...told.values())).toBe(1);
+      await store.close();
     } finally {
       vi.useRealTimers();
     }

@@ -1,0 +1,82 @@
+// Lists right after very many sessions have expired at once, before anybody has swept.
+import { Redis } from 'ioredis';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { RedisMonitor } from '../support/redis-monitor.js';
+import { deleteByPrefix, testRedisUrl, uniquePrefix } from '../support/redis-url.js';
+import { waitFor } from '../support/wait-for.js';
+import { NO_SWEEP, openRegistryNode, type RegistryNode } from './registry-rig.js';
+
+const EXPIRED = 3_000;
+const EXPIRED_USERS = 600;
+const LIVE = 20;
+
+describe(`lists of ${LIVE} live sessions behind ${EXPIRED} that expired and were not swept`, () => {
+  let redis: Redis;
+  let prefix: string;
+  let node: RegistryNode;
+  let monitor: RedisMonitor;
+  let live: { id: string; userId: string }[];
+
+  beforeAll(() => {
+    redis = new Redis(testRedisUrl());
+  });
+  afterAll(() => redis.disconnect());
+  beforeEach(async () => {
+    prefix = uniquePrefix();
+    node = await openRegistryNode({
+      redis: testRedisUrl(),
+      keyPrefix: prefix,
+      sweepInterval: NO_SWEEP,
+      commandTimeout: '10s',
+    });
+    const { sessions, registry } = node;
+    live = [];
+    for (let n = 0; n < LIVE; n++) {
+      const userId = `live ${n}`;
+      live.unshift({ id: (await sessions.create({}, { userId })).id, userId });
+      const at = await registry.now();
+      await waitFor(async () => (await registry.now()) > at, { intervalMs: 0 });
+    }
+    await Promise.all(
+      Array.from({ length: EXPIRED }, (_, n) =>
+        sessions.create({}, { userId: `gone ${n % EXPIRED_USERS}`, idleTimeout: 1000 }),
+      ),
+    );
+    await registry.getAllUsers({ limit: 1 }); // which writes what has been noted
+    await waitFor(async () => (await registry.count()) === LIVE, { intervalMs: 100 });
+    monitor = await RedisMonitor.open(testRedisUrl());
+  });
+  afterEach(async () => {
+    monitor.close();
+    await node.close();
+    await deleteByPrefix(redis, prefix);
+  });
+
+  /** What was sent to Redis meanwhile; what scripts do there is not counted. */
+  async function commandsOf<R>(task: () => Promise<R>): Promise<{ answer: R; commands: number }> {
+    monitor.clear();
+    const answer = await task();
+    await monitor.sync();
+    const sent = monitor.commandsMatching(/^\S+ \[\d+ (?!lua)/).filter((line) => line.includes(prefix));
+    expect(await redis.zcard(`${prefix}{0}:exp`)).toBeGreaterThan(0); // nobody has swept
+    return { answer, commands: sent.length };
+  }
+
+  it('getAllSessions() shows them, in parts, with few commands', async () => {
+    const first = await commandsOf(() => node.registry.getAllSessions({ limit: 10 }));
+    expect(first.answer.sessions.map(({ id }) => id)).toEqual(live.slice(0, 10).map(({ id }) => id));
+    process.stderr.write(`MEASURED sessions ${first.commands}\n`);
+    const second = await node.registry.getAllSessions({ limit: 10, cursor: first.answer.cursor });
+    expect(second.sessions.map(({ id }) => id)).toEqual(live.slice(10).map(({ id }) => id));
+    expect(second.cursor).toBeNull();
+  });
+
+  it('getAllUsers() shows their users, in parts, with few commands', async () => {
+    const first = await commandsOf(() => node.registry.getAllUsers({ limit: 10 }));
+    expect(first.answer.users).toEqual(live.slice(0, 10).map(({ userId }) => userId));
+    process.stderr.write(`MEASURED users ${first.commands}\n`);
+    const second = await node.registry.getAllUsers({ limit: 10, cursor: first.answer.cursor });
+    expect(second.users).toEqual(live.slice(10).map(({ userId }) => userId));
+    expect(second.cursor).toBeNull();
+  });
+});
