@@ -310,6 +310,11 @@ describe('maxSessionsPerUser', () => {
     const gone = made.map(({ id }) => id).filter((id) => !left.includes(id));
     expect(few.destroyed.map(({ id }) => id).sort()).toEqual(gone.sort());
     expect(few.destroyed[0]).toEqual({ id: expect.any(String), userId: 'ada', reason: 'evicted' });
+    // Redis is away still: no copy is left that could be served.
+    const served = await Promise.allSettled(
+      made.filter(({ id }) => gone.includes(id)).map(({ token }) => few.sessions.get(token)),
+    );
+    expect(served.filter(({ status }) => status === 'fulfilled')).toEqual([]);
 
     proxy.refuse(false);
     const next = await waitFor(() => few.sessions.create({}, { userId: 'ada' }));

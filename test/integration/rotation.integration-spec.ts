@@ -296,9 +296,6 @@ describe('two processes and a token that was rotated', () => {
       for (const { token } of doomed) expect(await sessions.get(token, { fresh: true })).toBeNull();
     }
     expect((await b.registry.getUserSessions('ann')).map(({ id }) => id)).toEqual([session.id]);
-    // And it goes on as before.
-    await session.rotate();
-    expect(await b.registry.killUser('ann', { except: [old.id] })).toBeLessThan(2);
   });
 
   it('killUser() against rotations, 40 times: neither token is left', async () => {
