@@ -338,12 +338,12 @@ describe('SessionRegistry.killAll', () => {
   it('onProgress that rejects when it is too late to tell: all have ended, and no rejection is left unhandled', async () => {
     const { registry, sessions } = openCore();
     await sessions.create({}, { userId: 'ann' });
-    const { promise, reject } = deferred<void>();
+    const telling = deferred<void>();
     const unhandled = vi.fn();
     process.on('unhandledRejection', unhandled);
     onTestFinished(() => void process.off('unhandledRejection', unhandled));
-    expect(await registry.killAll({ onProgress: () => promise })).toBe(1);
-    reject(new Error('the socket is closed'));
+    expect(await registry.killAll({ onProgress: (() => telling.promise) as never })).toBe(1);
+    telling.reject(new Error('the socket is closed'));
     await settled();
     expect(unhandled).not.toHaveBeenCalled();
     expect(await registry.count()).toBe(0);
