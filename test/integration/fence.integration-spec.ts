@@ -125,6 +125,7 @@ describe.each(Object.entries(stores))('fence() of the %s store', (name, open) =>
     expect(await second.spared()).toEqual(new Set([two.id, both.id, next.id]));
     await second.release();
     expect((await rotate(later)).status).toBe('moved');
+    expect(await first.spared()).toEqual(new Set([one.id, both.id, next.id])); // it never spared that one
     expect((await rotate(one)).status).toBe('moved');
     expect(await rotate(two)).toEqual({ status: 'gone' });
     await first.release();
