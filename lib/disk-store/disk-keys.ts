@@ -10,7 +10,7 @@
  * | `l:<old id>` | where an old id leads (`StoredAlias`), as JSON |
  * | `x:<until>:<old id>` | `1`: when that ends |
  * | `e:<version>` | a session that has expired and is to be told by the next sweep, as JSON |
- * | `f:<user>` | while sessions of the user are being ended: which keep their ids, which are spared, until when (`StoredFence`), as JSON |
+ * | `f:<user>` | while sessions of the user are being ended: which keep their ids, which are spared, until when (a list of `StoredFence`), as JSON |
  * | `m:version` | the last version given out |
  * | `m:openers` | who has the file open, see disk-openers.ts |
  *

@@ -7,6 +7,8 @@ export type Database = RootDatabase<string, string>;
 
 /** These sessions of a user keep their ids until then, but for those spared. */
 export interface StoredFence {
+  /** Whose it is: a user may have several at once. */
+  readonly token: number;
   readonly ids: readonly string[];
   readonly spared: readonly string[];
   readonly until: number;
@@ -30,21 +32,34 @@ export interface IndexEntry {
   readonly deadline: number;
 }
 
+/** A part of all records, in the order of their ids. */
+export interface RecordPage {
+  readonly records: readonly SessionRecord[];
+  /** Ids of this part whose record cannot be read. */
+  readonly unreadable: readonly string[];
+  /** The next part begins behind it; undefined: this is the last. */
+  readonly last: string | undefined;
+}
+
 /**
  * Records and their indexes. What changes something must be called inside one write transaction, so that a record and
  * its entries come and go together; what reads sees one state of the file as long as it does not wait.
  */
 export class DiskRecords {
-  constructor(readonly db: Database) {}
+  /** @param onUnreadable called whenever something else than a record stands where one should */
+  constructor(
+    readonly db: Database,
+    readonly onUnreadable: (id: string) => void,
+  ) {}
 
-  /** The record, expired or not. @throws {Error} if what stands there is none: the file is damaged */
+  /** The record, expired or not. One that cannot be read counts as absent: it must not be in the way of others. */
   read(id: string): SessionRecord | undefined {
     const text = this.db.get(KEYS.record(id));
     if (text === undefined) return undefined;
     const record = parse<SessionRecord>(text);
-    if (record?.id !== id || typeof record.data !== 'string')
-      throw new Error(`the record of session ${id} cannot be read: the file is damaged`);
-    return record;
+    if (isRecordOf(id, record)) return record;
+    this.onUnreadable(id);
+    return undefined;
   }
 
   live(id: string, now: number): SessionRecord | undefined {
@@ -75,6 +90,22 @@ export class DiskRecords {
     this.#delist(entry);
   }
 
+  /**
+   * Removes, with their entries, those of these records that cannot be read, and tells which. Whose they were and when
+   * they were used only the indexes know: this looks through one of them.
+   */
+  dropUnreadable(ids: readonly string[]): string[] {
+    const unreadable = ids.filter((id) => this.db.doesExist(KEYS.record(id)) && this.read(id) === undefined);
+    const wanted = new Set(unreadable);
+    if (wanted.size === 0) return [];
+    const entries: IndexEntry[] = [];
+    for (const { key, value } of this.db.getRange({ start: 'd:', end: 'd;' }))
+      if (wanted.has(idOf(key))) entries.push(dueEntry(key, value));
+    for (const entry of entries) this.#delist(entry);
+    for (const id of unreadable) this.#remove(KEYS.record(id));
+    return unreadable;
+  }
+
   /** Removes a record whose time is up, for the next sweep to tell. */
   expire(record: SessionRecord): void {
     this.drop(entryOf(record));
@@ -84,19 +115,15 @@ export class DiskRecords {
 
   /** Sessions that wait to be told, at most so many; they wait no more. */
   takeExpired(limit: number): ExpiredSession[] {
-    return this.#range('e:', 'e;', limit).map(({ key, value }) => {
+    return this.#range('e:', 'e;', limit).flatMap(({ key, value }) => {
       this.#remove(key);
-      return parse<ExpiredSession>(value)!;
+      return parse<ExpiredSession>(value) ?? [];
     });
   }
 
   /** What the time of is up, at most so many. */
   due(now: number, limit: number): IndexEntry[] {
-    return this.#range('d:', KEYS.deadline(now + 1, ''), limit).map(({ key, value }) => {
-      const [lastAccess, user] = value.split(':') as [string, string];
-      const deadline = Number(key.slice(2, 18));
-      return { id: idOf(key), userId: decodeUser(user), lastAccess: Number(lastAccess), deadline };
-    });
+    return this.#range('d:', KEYS.deadline(now + 1, ''), limit).map(({ key, value }) => dueEntry(key, value));
   }
 
   /** True if there is anything that a sweep would do. */
@@ -108,7 +135,7 @@ export class DiskRecords {
     );
   }
 
-  /** Number of live sessions. */
+  /** Number of live sessions, by the index. */
   count(now: number): number {
     return this.db.getKeysCount({ start: KEYS.deadline(now + 1, ''), end: 'd;' });
   }
@@ -122,19 +149,17 @@ export class DiskRecords {
     });
   }
 
-  /** What keeps sessions of a user from getting new ids. */
-  fence(userId: string | null): StoredFence | undefined {
+  /** What keeps sessions of a user from getting new ids; some may be over. */
+  fences(userId: string | null): readonly StoredFence[] {
     const text = userId === null ? undefined : this.db.get(KEYS.fence(encodeUser(userId)));
-    return text === undefined ? undefined : parse<StoredFence>(text);
+    const fences = text === undefined ? undefined : parse<StoredFence[]>(text);
+    return Array.isArray(fences) ? fences : [];
   }
 
-  putFence(userId: string, fence: StoredFence): StoredFence {
-    this.#set(KEYS.fence(encodeUser(userId)), JSON.stringify(fence));
-    return fence;
-  }
-
-  dropFence(userId: string): void {
-    this.#remove(KEYS.fence(encodeUser(userId)));
+  putFences(userId: string, fences: readonly StoredFence[]): void {
+    const key = KEYS.fence(encodeUser(userId));
+    if (fences.length > 0) this.#set(key, JSON.stringify(fences));
+    else this.#remove(key);
   }
 
   putAlias(oldId: string, alias: StoredAlias): void {
@@ -163,10 +188,14 @@ export class DiskRecords {
     return next;
   }
 
-  /** Records of ids behind this one, at most so many, expired ones too. */
-  after(id: string, limit: number): SessionRecord[] {
-    const page = this.#range(KEYS.record(id), 'r;', limit + 1);
-    return page.flatMap(({ key }) => (idAfter(key) === id ? [] : (this.read(idAfter(key)) ?? [])));
+  /** What stands behind this id, expired or not; at most so many. */
+  after(id: string, limit: number): RecordPage {
+    const ids = this.#range(KEYS.record(id), 'r;', limit + 1).map(({ key }) => idAfter(key));
+    const behind = ids.filter((one) => one !== id);
+    const records = behind.flatMap((one) => this.read(one) ?? []);
+    const read = new Set(records.map((record) => record.id));
+    const unreadable = behind.filter((one) => !read.has(one));
+    return { records, unreadable, last: behind.length < limit ? undefined : behind.at(-1) };
   }
 
   #delist({ id, userId, lastAccess, deadline }: IndexEntry): void {
@@ -194,15 +223,37 @@ export function entryOf(record: SessionRecord): IndexEntry {
   return { id, userId, lastAccess, deadline: deadlineOf(record) };
 }
 
+/** What an entry of the index of deadlines says. */
+function dueEntry(key: string, value: string): IndexEntry {
+  const [lastAccess, user] = value.split(':') as [string, string];
+  const deadline = Number(key.slice(2, 18));
+  return { id: idOf(key), userId: decodeUser(user), lastAccess: Number(lastAccess), deadline };
+}
+
 /** The id in the key of a record. */
 function idAfter(key: string): string {
   return key.slice(2);
 }
 
-function parse<T>(text: string): T | undefined {
+const NUMBERS = ['version', 'createdAt', 'lastAccess', 'idleTimeout', 'absoluteDeadline'] as const;
+
+function isRecordOf(id: string, record: Partial<SessionRecord> | undefined): record is SessionRecord {
+  return (
+    record?.id === id &&
+    (record.userId === null || typeof record.userId === 'string') &&
+    NUMBERS.every((name) => Number.isFinite(record[name])) &&
+    typeof record.metadata === 'object' &&
+    record.metadata !== null &&
+    typeof record.data === 'string'
+  );
+}
+
+/** The object or array that the text stands for; undefined if it is none, as in a damaged file. */
+function parse<T extends object>(text: string): T | undefined {
   try {
-    return JSON.parse(text) as T;
+    const value = JSON.parse(text) as unknown;
+    return typeof value === 'object' && value !== null ? (value as T) : undefined;
   } catch {
-    return undefined; // only a damaged file has it; the caller says what that means
+    return undefined; // the caller says what that means
   }
 }

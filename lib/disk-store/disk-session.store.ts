@@ -1,4 +1,5 @@
 import { setImmediate as nextTurn, setTimeout as delay } from 'node:timers/promises';
+import { Logger } from '@nestjs/common';
 import {
   comesAfter,
   SessionArgumentError,
@@ -25,11 +26,13 @@ import { openEnvironment, type Environment } from './disk-environment.js';
 import { messageOf } from './disk-errors.js';
 import { decodeUser, digits, idOf, KEYS } from './disk-keys.js';
 import { joinOpeners } from './disk-openers.js';
-import { DiskRecords, entryOf } from './disk-records.js';
+import { DiskRecords, entryOf, type StoredFence } from './disk-records.js';
 
 /** Sessions that one transaction changes at most, and entries read between two turns of the event loop. */
 const WRITE_BATCH = 200;
 const READ_BATCH = 1_000;
+/** Unreadable records that are warned of. */
+const MAX_WARNED = 1_000;
 
 /** @publicApi */
 export interface DiskSessionStoreOptions {
@@ -65,6 +68,8 @@ type Announce = Listener;
  * Every change is one transaction, of record and indexes together. It is acknowledged when LMDB has committed it, which
  * includes the flush to disk (fdatasync): kill -9 loses nothing that was acknowledged and never shows half a change; nor
  * does a power cut, as far as the disk keeps what it says it has flushed. Changes made at the same time share a flush.
+ * A record that cannot be read, because something else has written to the file, is warned of and counts as absent; until
+ * it is swept, destroyed or cleared, only `length` and `countActive` still count it.
  * Times are those of this machine's clock. Not for network file systems, nor for containers on different machines.
  *
  * @publicApi
@@ -81,6 +86,9 @@ export class DiskSessionStore extends SessionStore {
   #records: DiskRecords | undefined;
   #leave: (() => Promise<void>) | undefined;
   readonly #writes = new Set<Promise<unknown>>();
+  readonly #logger = new Logger('SessionModule');
+  /** Ids of unreadable records that have been warned of. */
+  readonly #warned = new Set<string>();
 
   /** @throws {SessionArgumentError} naming the option, its value and what it may be */
   constructor(options: DiskSessionStoreOptions) {
@@ -133,6 +141,7 @@ export class DiskSessionStore extends SessionStore {
       const displaced = makeRoom(records, session, now, announce);
       if (displaced === null) return { status: 'limit' };
       if (previous !== undefined) records.expire(previous);
+      else records.dropUnreadable([id]);
       const record = newRecord(session, records.nextVersion(now), now);
       records.put(record);
       announce(id, record.version);
@@ -206,17 +215,27 @@ export class DiskSessionStore extends SessionStore {
   }
 
   override async fence(userId: string, spared: readonly string[]): Promise<SessionFence> {
-    const fence = await this.#write('end sessions', (records, now) => {
+    const fence = await this.#write('end sessions', (records, now): StoredFence => {
       const ids = records.ofUser(userId).map(({ id }) => id);
-      return records.putFence(userId, { ids, spared, until: now + this.#timeoutMs });
+      const token = records.nextVersion(now);
+      const added = { token, ids, spared, until: now + this.#timeoutMs };
+      // Those that are over were left by processes that died, or are too late.
+      const others = records.fences(userId).filter(({ until }) => until > now);
+      records.putFences(userId, [...others, added]);
+      return added;
     });
+    const isOwn = ({ token }: StoredFence) => token === fence.token;
     return {
       spared: () =>
         this.#readNext(
           'end sessions',
-          (records) => new Set([...spared, ...(records.fence(userId)?.spared ?? fence.spared)]),
+          (records) => new Set([...spared, ...(records.fences(userId).find(isOwn)?.spared ?? [])]),
         ),
-      release: () => this.#write('end sessions', (records) => records.dropFence(userId)),
+      release: () =>
+        this.#write('end sessions', (records) => {
+          const others = records.fences(userId).filter((one) => !isOwn(one));
+          records.putFences(userId, others);
+        }),
     };
   }
 
@@ -224,9 +243,10 @@ export class DiskSessionStore extends SessionStore {
     return this.#write('move a session', (records, now, announce): MoveResult => {
       const current = records.live(base.id, now);
       if (current === undefined) return { status: 'gone' };
-      const fence = records.fence(base.userId);
-      const isSpared = fence === undefined || fence.spared.includes(base.id) || !fence.ids.includes(base.id);
-      if (base.userId === next.userId && !isSpared && now < fence.until) return { status: 'gone' };
+      const fences = records.fences(base.userId);
+      const holds = ({ ids, spared, until }: StoredFence) =>
+        now < until && ids.includes(base.id) && !spared.includes(base.id);
+      if (base.userId === next.userId && fences.some(holds)) return { status: 'gone' };
       if (current.version !== base.version)
         return { status: 'conflict', uncertain: false, record: current, now };
       const displaced = makeRoom(records, next, now, announce, base.id);
@@ -237,8 +257,13 @@ export class DiskSessionStore extends SessionStore {
       const { createdAt, absoluteDeadline } = current;
       const inherited = next.restartsAbsolute === true ? { createdAt } : { createdAt, absoluteDeadline };
       const record = stays ? { ...fresh, ...inherited } : fresh;
-      if (stays && fence?.spared.includes(base.id))
-        records.putFence(base.userId!, { ...fence, spared: [...fence.spared, next.id] });
+      const spares = ({ spared }: StoredFence) => spared.includes(base.id);
+      if (stays && fences.some(spares)) {
+        const spare = (fence: StoredFence) =>
+          spares(fence) ? { ...fence, spared: [...fence.spared, next.id] } : fence;
+        records.putFences(base.userId!, fences.map(spare));
+      }
+      records.dropUnreadable([next.id]);
       records.put(record, records.read(next.id));
       if (stays && next.alias !== undefined) {
         const { readMs, keepMs } = next.alias;
@@ -252,9 +277,9 @@ export class DiskSessionStore extends SessionStore {
   async *all(): AsyncGenerator<SessionRecord> {
     for (let last = ''; ;) {
       const page = this.#read('list sessions', (records) => records.after(last, READ_BATCH));
-      for (const record of page) if (entryOf(record).deadline > this.#clock.wall()) yield record;
-      if (page.length < READ_BATCH) return;
-      last = page.at(-1)!.id;
+      for (const record of page.records) if (entryOf(record).deadline > this.#clock.wall()) yield record;
+      if (page.last === undefined) return;
+      last = page.last;
       await nextTurn();
     }
   }
@@ -275,11 +300,14 @@ export class DiskSessionStore extends SessionStore {
       found = false;
       for (let last = '', isLast = false; !isLast;) {
         const ended = await this.#write('end all sessions', (records, now, announce) => {
-          const batch = records.after(last, WRITE_BATCH);
-          isLast = batch.length < WRITE_BATCH;
-          last = batch.at(-1)?.id ?? last;
+          const page = records.after(last, WRITE_BATCH);
+          isLast = page.last === undefined;
+          last = page.last ?? last;
+          for (const id of records.dropUnreadable(page.unreadable)) announce(id, Infinity);
           // What has expired is left for the sweep to tell.
-          return batch.filter(({ id, createdAt }) => createdAt <= begin && end(records, id, now, announce));
+          return page.records.filter(
+            ({ id, createdAt }) => createdAt <= begin && end(records, id, now, announce),
+          );
         });
         if (ended.length > 0) {
           found = true;
@@ -400,16 +428,24 @@ export class DiskSessionStore extends SessionStore {
       throw error;
     }
     this.#environment = environment;
-    this.#records = new DiskRecords(environment.db);
+    this.#records = new DiskRecords(environment.db, (id) => this.#warnOf(id));
+  }
+
+  #warnOf(id: string): void {
+    if (this.#warned.has(id) || this.#warned.size >= MAX_WARNED) return;
+    this.#warned.add(id);
+    this.#logger.warn(
+      `The record of session ${id} in ${this.#path} cannot be read and counts as absent: ` +
+        'something else than this store has written to the file, or the disk is failing.',
+    );
   }
 
   /** When the user was last active in a session that lives; -1 if there is none. */
   #lastActive(userId: string): number {
     return this.#read('list users', (records, now) => {
-      let last = -1;
-      for (const { lastAccess, deadline } of records.ofUser(userId))
-        if (deadline > now && lastAccess > last) last = lastAccess;
-      return last;
+      const live = records.ofUser(userId).filter(({ deadline }) => deadline > now);
+      live.sort((a, b) => b.lastAccess - a.lastAccess);
+      return live.find(({ id }) => records.read(id) !== undefined)?.lastAccess ?? -1;
     });
   }
 
@@ -506,10 +542,13 @@ export class DiskSessionStore extends SessionStore {
   }
 }
 
-/** Ends a live session; true if there was one. What has expired is left for the sweep to tell. */
+/** Ends a live session; true if there was one. What has expired is left for the sweep to tell; what is unreadable goes. */
 function end(records: DiskRecords, id: string, now: number, announce: Announce): boolean {
   const record = records.live(id, now);
-  if (record === undefined) return false;
+  if (record === undefined) {
+    if (records.dropUnreadable([id]).length > 0) announce(id, Infinity);
+    return false;
+  }
   records.drop(entryOf(record));
   announce(id, Infinity);
   return true;
@@ -528,7 +567,9 @@ function makeRoom(
   leaving?: string,
 ): DisplacedSession[] | null {
   if (limit === undefined || userId === null) return [];
-  const live = records.ofUser(userId).filter(({ id, deadline }) => id !== leaving && deadline > now);
+  const listed = records.ofUser(userId).filter(({ id, deadline }) => id !== leaving && deadline > now);
+  if (listed.length < limit.max) return [];
+  const live = listed.filter(({ id }) => records.read(id) !== undefined);
   live.sort((a, b) => (comesAfter(a, b) ? -1 : 1));
   const excess = live.slice(0, Math.max(0, live.length - limit.max + 1));
   if (excess.length > 0 && limit.policy === 'reject') return null;

@@ -62,8 +62,8 @@ export class MemorySessionStore extends SessionStore {
     string,
     { readonly id: string; readonly reads: number; readonly until: number }
   >();
-  /** Users whose sessions are being ended; null stands for all. */
-  readonly #fences = new Map<string | null, Fence>();
+  /** Users whose sessions are being ended, by several at once perhaps; null stands for all. */
+  readonly #fences = new Map<string | null, Set<Fence>>();
   readonly #clock: Clock;
   /** Told by the next `sweep`. */
   readonly #expired: ExpiredSession[] = [];
@@ -179,7 +179,8 @@ export class MemorySessionStore extends SessionStore {
     this.#records.delete(base.id);
     const { alias, absoluteTimeout } = next;
     if (!sameUser) return { status: 'moved', displaced, ...this.#add(next) };
-    this.#fences.get(base.userId)?.spared.add(next.id);
+    for (const { spared } of this.#fences.get(base.userId) ?? [])
+      if (spared.has(base.id)) spared.add(next.id);
     if (alias !== undefined)
       this.#aliases.set(base.id, { id: next.id, reads: now + alias.readMs, until: now + alias.keepMs });
     const { createdAt } = current;
@@ -243,19 +244,21 @@ export class MemorySessionStore extends SessionStore {
   /** @param userId null: everybody's sessions */
   #setFence(userId: string | null, ids: Iterable<string>, spared: readonly string[] = []): Fence {
     const fence = { ids: new Set(ids), spared: new Set(spared), until: this.#clock.wall() + FENCE_MS };
-    this.#fences.set(userId, fence);
+    this.#fences.set(userId, (this.#fences.get(userId) ?? new Set()).add(fence));
     return fence;
   }
 
   #releaseFence(userId: string | null, fence: Fence): void {
-    if (this.#fences.get(userId) === fence) this.#fences.delete(userId);
+    const fences = this.#fences.get(userId);
+    fences?.delete(fence);
+    if (fences?.size === 0) this.#fences.delete(userId);
   }
 
   #isFenced(id: string, userId: string | null): boolean {
-    const fence = this.#fences.get(userId);
-    return (
-      fence !== undefined && fence.ids.has(id) && !fence.spared.has(id) && this.#clock.wall() < fence.until
-    );
+    const now = this.#clock.wall();
+    for (const { ids, spared, until } of this.#fences.get(userId) ?? [])
+      if (ids.has(id) && !spared.has(id) && now < until) return true;
+    return false;
   }
 
   /** The live record; counts as use of it for `maxSessions`. */
@@ -347,7 +350,8 @@ export class MemorySessionStore extends SessionStore {
       if (until > now) break; // all live equally long: the oldest stand first
       this.#aliases.delete(id);
     }
-    for (const [user, { until }] of this.#fences) if (until <= now) this.#fences.delete(user);
+    for (const [user, fences] of this.#fences)
+      for (const fence of fences) if (fence.until <= now) this.#releaseFence(user, fence);
     // Of ids, because what is ended and made meanwhile would lead an iterator back to the beginning.
     if (this.#unpruned.length === 0) this.#unpruned = Array.from(this.#records.keys());
     const most = Math.max(PRUNE_BATCH, Math.ceil(this.#records.size / PRUNE_PASS_STEPS));

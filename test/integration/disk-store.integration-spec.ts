@@ -45,7 +45,9 @@ async function keysOf(directory: string) {
     encoding: 'string',
   } as never);
   try {
-    const records = new DiskRecords(db);
+    const records = new DiskRecords(db, (id) => {
+      throw new Error(`the record of session ${id} cannot be read`);
+    });
     const found = Array.from(db.getKeys()).filter((key) => !key.startsWith('m:') && !key.startsWith('e:'));
     const wanted = found.flatMap((key) => {
       if (!key.startsWith('r:')) return [];

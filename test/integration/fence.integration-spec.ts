@@ -46,7 +46,7 @@ const stores: Record<string, () => Promise<{ store: SessionStore; close: () => P
   },
 };
 
-describe.each(Object.entries(stores))('fence() of the %s store', (_, open) => {
+describe.each(Object.entries(stores))('fence() of the %s store', (name, open) => {
   let store: SessionStore;
   let close: () => Promise<void>;
   beforeEach(async () => ({ store, close } = await open()));
@@ -94,5 +94,41 @@ describe.each(Object.entries(stores))('fence() of the %s store', (_, open) => {
     expect([...now]).toEqual(expect.arrayContaining([spared.id, next.id]));
     expect(sorted(ids.filter((id) => !now.has(id)))).toEqual([held.id]);
     await fence.release();
+  });
+
+  // Redis has one fence per user: the last one that was set.
+  if (name === 'Redis') return;
+
+  it.each([
+    ['first', 0, 1],
+    ['second', 1, 0],
+  ])('of two of one user, the one that is left holds when the %s is released', async (_, gone, left) => {
+    const held = await create('ann');
+    const fences = [await store.fence('ann', []), await store.fence('ann', [])];
+    await fences[gone]!.release();
+    expect(await rotate(held)).toEqual({ status: 'gone' });
+    await fences[gone]!.release(); // once more is nothing to the other
+    expect(await rotate(held)).toEqual({ status: 'gone' });
+    await fences[left]!.release();
+    expect((await rotate(held)).status).toBe('moved');
+  });
+
+  it('what one of two holds is not let go because the other spares it or began later', async () => {
+    const [one, two, both] = [await create('ann'), await create('ann'), await create('ann')];
+    const first = await store.fence('ann', [one.id, both.id]);
+    const later = await create('ann');
+    const second = await store.fence('ann', [two.id, both.id]);
+    for (const held of [one, two, later]) expect(await rotate(held)).toEqual({ status: 'gone' });
+    const next = newSession({ userId: 'ann' });
+    expect((await store.move(both, next)).status).toBe('moved');
+    expect(await first.spared()).toEqual(new Set([one.id, both.id, next.id]));
+    expect(await second.spared()).toEqual(new Set([two.id, both.id, next.id]));
+    await second.release();
+    expect((await rotate(later)).status).toBe('moved');
+    expect(await first.spared()).toEqual(new Set([one.id, both.id, next.id])); // it never spared that one
+    expect((await rotate(one)).status).toBe('moved');
+    expect(await rotate(two)).toEqual({ status: 'gone' });
+    await first.release();
+    expect((await rotate(two)).status).toBe('moved');
   });
 });

@@ -15,6 +15,7 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
+import { open } from 'lmdb';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { SessionStoreUnavailableError } from '../../../lib/index.js';
 import { DiskSessionStore } from '../../../lib/disk-store/index.js';
@@ -198,6 +199,25 @@ describe('DiskSessionStore', () => {
     expect(told.sort()).toEqual(ids.sort());
     expect(await store.length()).toBe(1);
     await store.close();
+  });
+
+  it('a fence that was never released lets go after timeoutMs, and nothing of it is left after the next', async () => {
+    const clock = new ManualClock();
+    const store = new DiskSessionStore({ path, clock, timeoutMs: 7_000 });
+    await store.open();
+    const { record } = await mustCreate(store, { userId: 'ann' });
+    const rotate = () => store.move(record, newSession({ userId: 'ann' }));
+    await store.fence('ann', []);
+    clock.advance(6_999);
+    expect(await rotate()).toEqual({ status: 'gone' });
+    clock.advance(1);
+    expect((await rotate()).status).toBe('moved');
+    const fence = await store.fence('ann', []);
+    await fence.release();
+    await store.close();
+    const db = open<string, string>({ path, noSubdir: false, encoding: 'string' });
+    expect(Array.from(db.getKeys({ start: 'f:', end: 'f;' }))).toEqual([]);
+    await db.close();
   });
 
   describe('a damaged file', () => {
