@@ -100,8 +100,10 @@ export class RedisRemoval {
     const first = Math.floor(Math.random() * this.keys.partitions);
     for (let count = 0; count < this.keys.partitions && !isStopped(); count++) {
       const partition = (first + count) % this.keys.partitions;
-      const claim = await this.connection.read('claim a sweep', (client) =>
-        client.set(this.keys.sweepClaim(partition), this.origin, 'PX', claimMs, 'NX'),
+      const claim = await this.connection.read(
+        'claim a sweep',
+        (client) => client.set(this.keys.sweepClaim(partition), this.origin, 'PX', claimMs, 'NX'),
+        'background',
       );
       if (claim !== null) while ((await this.#sweepBatch(partition, onExpired)) && !isStopped());
     }
@@ -110,8 +112,11 @@ export class RedisRemoval {
   /** True when there may be more. */
   async #sweepBatch(partition: number, onExpired: (session: ExpiredSession) => void): Promise<boolean> {
     const deadlines = this.keys.deadlines(partition);
-    const members = await this.connection.read('sweep', async (client) =>
-      client.zrangebyscore(deadlines, '-inf', milliseconds(await client.time()), 'LIMIT', 0, REMOVE_BATCH),
+    const members = await this.connection.read(
+      'sweep',
+      async (client) =>
+        client.zrangebyscore(deadlines, '-inf', milliseconds(await client.time()), 'LIMIT', 0, REMOVE_BATCH),
+      'background',
     );
     if (members.length === 0) return false;
     const ids = members.map(idOfMember);
@@ -126,6 +131,7 @@ export class RedisRemoval {
         ...users.map((user) => this.keys.userIndex(partition, user)),
       ],
       [...ids, ...users],
+      'background',
     );
     const replies = value as (string | 0 | 1)[];
     for (const [index, metadata] of replies.entries()) {

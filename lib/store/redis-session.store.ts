@@ -270,6 +270,7 @@ export class RedisSessionStore extends SessionStore {
             NOTE_ACTIVITY,
             this.#keys.indexesOf(partition),
             batch,
+            'background',
           );
         }
       }),
