@@ -50,6 +50,12 @@ const WRITES: Record<string, (session: Visitor) => unknown> = {
   destroy: (session) => session.destroy(),
 };
 
+/** No change for a visitor who has nothing stored. */
+const ALL = { ...WRITES, touch: (session: Visitor) => session.touch() };
+
+/** Where a handler that has its session waits for the test. */
+const gate = { reached: false, open: () => undefined as void };
+
 @Controller()
 @UseGuards(SessionGuard)
 class AppController {
@@ -104,18 +110,26 @@ class AppController {
   }
   @Get('write/:how')
   @OptionalSession()
-  async write(@Session() session: Visitor, @Param('how') how: string) {
-    await WRITES[how]!(session);
+  async write(@Session() session: Visitor, @Param('how') how: keyof typeof ALL) {
+    await ALL[how]!(session);
     return { done: true };
   }
   @Get('caught/:how')
   @OptionalSession()
-  async caught(@Session() session: Visitor, @Param('how') how: string) {
-    const code: unknown = await Promise.resolve(WRITES[how]!(session)).then(
+  async caught(@Session() session: Visitor, @Param('how') how: keyof typeof ALL) {
+    const code: unknown = await Promise.resolve(ALL[how]!(session)).then(
       () => 'done',
       (error: { code: string; outcomeUnknown: boolean }) => [error.code, error.outcomeUnknown],
     );
     return { code };
+  }
+  @Get('late/:how')
+  @OptionalSession()
+  async late(@Session() session: Visitor, @Param('how') how: keyof typeof ALL) {
+    gate.reached = true;
+    await new Promise<void>((resolve) => (gate.open = resolve));
+    await ALL[how]!(session);
+    return { done: true };
   }
   @Get('csrf-token')
   @OptionalSession()
@@ -298,10 +312,10 @@ describe.each(PLATFORMS)('the store cannot be asked: %s', (platform) => {
   });
 
   it("'stale': every write is 503, and changes nothing", async () => {
-    const app = await startRig(platform, { onStoreUnavailable: 'stale' });
+    const app = await startRig(platform, { onStoreUnavailable: 'stale', touchInterval: '60s' });
     const { token, id } = await app.sessions.create({ name: 'Ada' }, { userId: 'ada' });
     await app.cut();
-    for (const how of Object.keys(WRITES)) {
+    for (const how of Object.keys(ALL)) {
       const reply = await app.send(`/write/${how}`, { cookie: token });
       expect([how, reply.status, reply.body]).toEqual([how, 503, UNAVAILABLE]);
       expect(setsCookie(reply)).toBe(false);
@@ -346,6 +360,35 @@ describe.each(PLATFORMS)('the store cannot be asked: %s', (platform) => {
     expect(last - cutAt).toBeLessThan(leaseMs + 1_000 + 100);
     expect(last - cutAt).toBeGreaterThan(300);
   });
+
+  it.each(['anonymous', 'stale'] as const)(
+    "'%s': a request that began without the store writes nothing though the store is back",
+    async (onStoreUnavailable) => {
+      const app = await startRig(platform, { onStoreUnavailable, touchInterval: '60s' });
+      const { token, id } = await app.sessions.create({ name: 'Ada' }, { userId: 'ada' });
+      for (const how of [
+        'draft',
+        'set',
+        'login',
+        'destroy',
+        ...(onStoreUnavailable === 'stale' ? ['touch'] : []),
+      ]) {
+        await app.cut();
+        gate.reached = false;
+        const late = app.send(`/late/${how}`, { cookie: token });
+        await waitFor(() => gate.reached);
+        await app.mend(token);
+        gate.open();
+        const reply = await late;
+        expect([how, reply.status, reply.body]).toEqual([how, 503, UNAVAILABLE]);
+        expect(setsCookie(reply)).toBe(false);
+        await untilLive(app);
+        expect((await app.send('/required', { cookie: token })).body).toMatchObject({ name: 'Ada' });
+      }
+      expect(await app.registry.getUserSessions('ada')).toMatchObject([{ id }]);
+      expect(await app.registry.count()).toBe(1);
+    },
+  );
 
   it("'stale' for one route: only that one reads on", async () => {
     const app = await startRig(platform, {}, [AppController, StaleController]);

@@ -181,10 +181,17 @@ describe('a Redis that does not answer', () => {
     await open(connection);
     proxy.abandon(); // what was asked on the old link is never answered
     proxy.resume();
+    proxy.refuse(true);
     proxy.cutAll();
-    await waitFor(() => connection.connected && connection.breaker === 'closed', {
-      timeoutMs: BACK_WITHIN_MS,
-    });
+    await waitFor(() => !connection.connected);
+    await delay(1_500); // until its own questions come half a second apart
+    expect(connection.breaker).toBe('open');
+    proxy.refuse(false);
+    const begun = performance.now();
+    await waitFor(() => connection.connected, { timeoutMs: BACK_WITHIN_MS, intervalMs: 1 });
+    await delay(10);
+    expect(connection.breaker).toBe('closed');
+    expect(performance.now() - begun).toBeLessThan(BACK_WITHIN_MS);
     expect((await ask(connection)).error).toBeNull();
   });
 
