@@ -121,6 +121,10 @@ export class RedisSessionStore extends SessionStore {
     await Promise.all([this.connection.close(), this.#barrier?.connection.close()]);
   }
 
+  override get breaker(): 'closed' | 'open' {
+    return this.connection.breaker;
+  }
+
   /** Name of the channel on which this store announces changes. */
   get channel(): string {
     return this.#keys.channel;
