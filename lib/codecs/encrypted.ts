@@ -50,10 +50,10 @@ interface Key {
 
 /**
  * Encrypts what another codec writes: AES-256-GCM, a random IV for each write, bound to the session's id and user, so that
- * data copied from one record to another is refused like data that was changed. Records, near cache and cache files hold
- * nothing readable of it; metadata, ids and userIds are not data and stay readable.
- *
- * Its length still tells that of the data.
+ * data copied from one record to another is refused like data that was changed. What
+ * is stored, and cache files, hold nothing readable of it; the memory of the process does, of sessions it has read. Metadata,
+ * ids, userIds and times are not data: they stay readable, and whoever may write to the store can change them. Nor can it be
+ * told whether a record was put back to an earlier value of its own. The length still tells that of the data.
  *
  * @throws {SessionArgumentError} for a wrong key, never showing it
  * @publicApi

@@ -19,6 +19,9 @@ import {
 /** How many sessions `clear` ends at the same time. */
 const CLEAR_BATCH = 50;
 
+/** An hour: what is not there by then is not coming. */
+const MAX_TIMEOUT_MS = 3_600_000;
+
 /** @publicApi */
 export interface RecordSessionStoreOptions {
   /**
@@ -53,10 +56,10 @@ export abstract class RecordSessionStore extends SessionStore {
   constructor(options: RecordSessionStoreOptions = {}) {
     super();
     const { timeoutMs = 5_000, clock = SYSTEM_CLOCK } = options;
-    if (!Number.isInteger(timeoutMs) || timeoutMs < 1)
+    if (!Number.isInteger(timeoutMs) || timeoutMs < 1 || timeoutMs > MAX_TIMEOUT_MS)
       throw new SessionArgumentError(
         'timeoutMs',
-        `must be a whole number of milliseconds, 1 or more; got ${String(timeoutMs)}.`,
+        `must be a whole number of milliseconds from 1 to ${MAX_TIMEOUT_MS}; got ${String(timeoutMs)}.`,
       );
     this.#timeoutMs = timeoutMs;
     this.#clock = clock;
@@ -144,7 +147,11 @@ export abstract class RecordSessionStore extends SessionStore {
         return { status: 'conflict', uncertain: false, record: current, now };
       await this.#remove(base.id);
       const inherited = base.userId === next.userId ? inheritedFrom(current, next) : {};
-      return { status: 'moved', ...(await this.#add(next, inherited)) };
+      // In the new id's own queue too: should it come late, whoever ends that session waits for it.
+      return this.#inTurn(next.id, async () => ({
+        status: 'moved',
+        ...(await this.#add(next, inherited)),
+      }));
     });
   }
 

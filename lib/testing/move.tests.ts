@@ -141,8 +141,9 @@ export function moveTests({ describe, test }: Suite): void {
           let done = false;
           const moving = store.move(record, next).finally(() => (done = true));
           do {
-            // In this order: an old session seen after the new one means both at once.
-            const [after, before] = await Promise.all([peer.get(next.id), peer.get(record.id)]);
+            // One after the other: an old session seen after the new one means both at once.
+            const after = await peer.get(next.id);
+            const before = await peer.get(record.id);
             assert.ok(after === null || before === null, `both usable in round ${round}`);
           } while (!done);
           assert.equal((await moving).status, 'moved');

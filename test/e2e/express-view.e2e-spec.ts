@@ -162,7 +162,7 @@ describe.each(EVERYWHERE)('request.session over %s and %s', (platform, store) =>
     });
 
     it('of every request apart: 50 at once that write different fields lose none', async () => {
-      const app = await start();
+      const app = await start({ commandTimeout: '10s' }); // they take turns
       const jar = await visitor(app);
       const fields = Array.from({ length: 50 }, (_, index) => `field${index}`);
       const answers = await Promise.all(

@@ -172,7 +172,21 @@ describe.each(PLATFORMS)('metadata of a session on %s', (platform) => {
       () => fields({ label: 'x'.repeat(129) }),
       /"metadata\.label" must have at most 128/,
     ],
-  ] as const)(
+    ['gives null', () => null as never, /"captureMetadata" must return an object.*; got null/],
+    ['gives nothing', () => undefined as never, /"captureMetadata" must return an object.*; got undefined/],
+    ['gives an array', () => [] as never, /"captureMetadata" must return an object.*; got an array/],
+    [
+      'is async',
+      (async () => fields({ label: 'phone' })) as never,
+      /"captureMetadata" must return an object.*; got a promise/,
+    ],
+    [
+      'is async and fails',
+      // Nobody handles what this rejects with but the module: else the run fails.
+      (() => Promise.reject(new Error('no such country'))) as never,
+      /"captureMetadata" must return an object.*; got a promise/,
+    ],
+  ] as [string, () => SessionMetadata, RegExp][])(
     'captureMetadata that %s: 500, the log says why, and nothing is stored',
     async (_, captureMetadata, why) => {
       const app = await start(platform, { captureMetadata });

@@ -7,8 +7,10 @@ import { SessionLimitError, type SessionModuleOptions } from '../../lib/index.js
 import type { NodeWorker } from '../support/node-worker.js';
 import { testRedisUrl, uniquePrefix } from '../support/redis-url.js';
 import { newId } from '../../lib/testing/kit.js';
+import { TcpProxy } from '../support/tcp-proxy.js';
 import { waitFor } from '../support/wait-for.js';
 import {
+  afterAnswer,
   audit,
   keysOf,
   NO_SWEEP,
@@ -229,6 +231,57 @@ describe('killUser and killAll against what else is going on', () => {
     });
     expect(await updating).toBe(1);
     expect((await sessions.get(session.token))?.data).toMatchObject({ role: 'admin' });
+  });
+
+  it('updateUser looks again more than 100 times where a move takes its time, and tells of the session it waited for', async () => {
+    await open({ maxSessionsPerUser: 1, onLimit: 'reject', commandTimeout: '4s' });
+    const { registry, sessions, store } = node!;
+    const list = store.userSessions.bind(store);
+    let looks = 0;
+    store.userSessions = (userId) => {
+      looks++;
+      return list(userId);
+    };
+    let updating: Promise<number> | undefined;
+    const { session } = await refusedLogin(async () => {
+      updating = registry.updateUser('ada', { role: 'admin' });
+      await waitFor(() => looks > 105, { timeoutMs: 8_000, message: 'updateUser to look again' });
+    });
+    expect(await updating).toBe(1);
+    expect((await sessions.get(session.token))?.data).toMatchObject({ role: 'admin' });
+  });
+
+  it('killUser that fails after its first batch has told of that; repeated it ends the rest: each is told of once', async () => {
+    const target = new URL(testRedisUrl());
+    const proxy = await TcpProxy.start({
+      targetHost: target.hostname,
+      targetPort: Number(target.port || 6379),
+    });
+    try {
+      const { sessions, registry, destroyed } = await open({ redis: proxy.url, subscriber: testRedisUrl() });
+      const made = await Promise.all(
+        Array.from({ length: 120 }, () => sessions.create({}, { userId: 'ada' })),
+      );
+      afterAnswer(node!, 'end a session', 1, () => {
+        proxy.refuse(true);
+        proxy.cutAll();
+      });
+      await expect(registry.killUser('ada')).rejects.toMatchObject({ code: 'SESSION_STORE_UNAVAILABLE' });
+      const left = (await audit(redis, prefix)).alive.map((member) => member.slice(0, 23));
+      expect(left.length).toBeGreaterThan(0);
+      expect(left.length).toBeLessThan(120);
+      const ended = made.map(({ id }) => id).filter((id) => !left.includes(id));
+      expect(destroyed.map(({ id }) => id).sort()).toEqual(ended.sort());
+
+      proxy.refuse(false);
+      expect(await waitFor(() => registry.killUser('ada'))).toBe(left.length);
+      expect(destroyed.map(({ id }) => id).sort()).toEqual(made.map(({ id }) => id).sort());
+      expect(destroyed.every(({ userId, reason }) => userId === 'ada' && reason === 'killed')).toBe(true);
+    } finally {
+      await node?.close();
+      node = undefined;
+      await proxy.close();
+    }
   });
 
   it('a session that moved counts no more, and leaves nothing behind', async () => {

@@ -6,9 +6,17 @@ import { Redis } from 'ioredis';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { SessionArgumentError, SessionLimitError, type SessionModuleOptions } from '../../lib/index.js';
 import { testRedisUrl, uniquePrefix } from '../support/redis-url.js';
+import { RedisMonitor } from '../support/redis-monitor.js';
 import { TcpProxy } from '../support/tcp-proxy.js';
 import { waitFor } from '../support/wait-for.js';
-import { audit, NO_SWEEP, openRegistryNode, startRegistryWorker, type RegistryNode } from './registry-rig.js';
+import {
+  afterAnswer,
+  audit,
+  NO_SWEEP,
+  openRegistryNode,
+  startRegistryWorker,
+  type RegistryNode,
+} from './registry-rig.js';
 import { recordKey } from './session-node.js';
 
 const LEASE_MS = 500;
@@ -253,6 +261,69 @@ describe('maxSessionsPerUser', () => {
       },
       { timeoutMs: LEASE_MS },
     );
+  });
+
+  it('at a limit of 300, a login reads none of the sessions that are not due, whoever’s have expired', async () => {
+    begin();
+    const { sessions, destroyed, expired } = await node({ maxSessionsPerUser: 300, partitions: 1 });
+    const bobs = await sessions.create({}, { userId: 'bob', idleTimeout: 1000 });
+    const made = await Promise.all(Array.from({ length: 300 }, () => sessions.create({}, { userId: 'ada' })));
+    await waitFor(async () => (await sessions.get(bobs.token, { fresh: true })) === null);
+    const monitor = await RedisMonitor.open(testRedisUrl());
+    closing.push(async () => monitor.close());
+    await sessions.create({}, { userId: 'ada' });
+    await monitor.sync();
+    const sent = monitor.commandsMatching(/^\S+ \[\d+ (?!lua)/).filter((line) => line.includes(prefix));
+    expect(sent.filter((line) => /"evalsha"|"zcount"/i.test(line)).length).toBeGreaterThan(2); // else it saw nothing
+    expect(sent.filter((line) => /"m?get"/i.test(line))).toEqual([]);
+    expect(sent.length).toBeLessThan(10);
+    expect([destroyed.length, expired.length]).toEqual([1, 0]);
+    expect(made.map(({ id }) => id)).toContain(destroyed[0]!.id);
+  });
+
+  it('a login that fails when 200 have made room: these are told of at once and refused here, the rest by the next one', async () => {
+    begin();
+    const target = new URL(testRedisUrl());
+    const proxy = await TcpProxy.start({
+      targetHost: target.hostname,
+      targetPort: Number(target.port || 6379),
+    });
+    closing.push(() => proxy.close());
+    const [many, few] = [
+      await node({ maxSessionsPerUser: 300 }),
+      await node({ redis: proxy.url, subscriber: testRedisUrl(), maxSessionsPerUser: 2 }),
+    ];
+    const made = await Promise.all(
+      Array.from({ length: 300 }, () => many.sessions.create({}, { userId: 'ada' })),
+    );
+    for (const { token } of made) await few.sessions.get(token);
+    // The first answer names 200, the second says that they have gone, and asks for more.
+    afterAnswer(few, 'create a session', 2, () => {
+      proxy.refuse(true);
+      proxy.cutAll();
+    });
+    await expect(few.sessions.create({}, { userId: 'ada' })).rejects.toMatchObject({
+      code: 'SESSION_STORE_UNAVAILABLE',
+    });
+    const left = await consistent();
+    expect(left).toHaveLength(100);
+    const gone = made.map(({ id }) => id).filter((id) => !left.includes(id));
+    expect(few.destroyed.map(({ id }) => id).sort()).toEqual(gone.sort());
+    expect(few.destroyed[0]).toEqual({ id: expect.any(String), userId: 'ada', reason: 'evicted' });
+    // Redis is away still: no copy is left that could be served.
+    const served = await Promise.allSettled(
+      made.filter(({ id }) => gone.includes(id)).map(({ token }) => few.sessions.get(token)),
+    );
+    expect(served.filter(({ status }) => status === 'fulfilled')).toEqual([]);
+
+    proxy.refuse(false);
+    const next = await waitFor(() => few.sessions.create({}, { userId: 'ada' }));
+    const alive = await consistent();
+    expect(alive).toHaveLength(2);
+    expect(alive).toContain(next.id);
+    const told = few.destroyed.map(({ id }) => id);
+    expect(told).toHaveLength(299);
+    expect(new Set([...told, ...alive]).size).toBe(301);
   });
 
   it('a function says how many each user may have; what it may not return is refused before anything is ended', async () => {

@@ -55,6 +55,18 @@ export async function openRegistryNode(options: SessionModuleOptions): Promise<R
   return node;
 }
 
+/** Calls `then` once, after the store of this node has got the answer to its `nth` script of this name. */
+export function afterAnswer({ store }: RegistryNode, operation: string, nth: number, then: () => void): void {
+  const { connection } = store;
+  const run = connection.run.bind(connection);
+  let left = nth;
+  connection.run = async (...script) => {
+    const reply = await run(...script);
+    if (script[0] === operation && --left === 0) then();
+    return reply;
+  };
+}
+
 /** `workers/registry-worker.mjs`, booted with these options (they must survive a structured clone). */
 export async function startRegistryWorker(options: SessionModuleOptions, log?: string): Promise<NodeWorker> {
   const worker = await NodeWorker.start(new URL('./workers/registry-worker.mjs', import.meta.url));

@@ -12,7 +12,7 @@ import type {
 } from '../../lib/index.js';
 import { deleteByPrefix, testRedisUrl, uniquePrefix } from '../support/redis-url.js';
 import { waitFor } from '../support/wait-for.js';
-import { openNode, type Fields, type SessionNode } from './session-node.js';
+import { countUnhandledRejections, openNode, type Fields, type SessionNode } from './session-node.js';
 
 const STORES = ['memory', 'Redis'] as const;
 const IMMORTAL = { idleTimeout: 0, absoluteTimeout: 0 };
@@ -499,6 +499,41 @@ describe.each(STORES)('SessionRegistry over %s', (store) => {
     });
   });
 
+  describe('killAll() with an onProgress that fails', () => {
+    it.each([
+      [
+        'throws',
+        () => {
+          throw new Error('the socket is closed');
+        },
+      ],
+      ['rejects', () => Promise.reject(new Error('the socket is closed'))],
+    ])('by itself (%s): every session ends, and then the caller is told', async (_, fail) => {
+      const node = await start();
+      const { sessions, registry } = node;
+      const count = store === 'memory' ? 2_100 : 120; // more than one batch
+      await Promise.all(
+        Array.from({ length: count }, (_, i) => sessions.create({}, { userId: `user ${i % 7}` })),
+      );
+      const destroyed = listen(node, 'destroyed');
+      const unhandled = countUnhandledRejections();
+      onTestFinished(() => unhandled.stop());
+      const progress: number[] = [];
+      const onProgress = (ended: number) => {
+        progress.push(ended);
+        return fail();
+      };
+      await expect(registry.killAll({ onProgress: onProgress as never })).rejects.toThrow(
+        'the socket is closed',
+      );
+      expect(progress.length).toBeGreaterThan(1);
+      expect(progress.at(-1)).toBe(count);
+      expect(await registry.count()).toBe(0);
+      expect(new Set(idsOf(destroyed)).size).toBe(count);
+      expect(unhandled.reasons).toEqual([]);
+    });
+  });
+
   describe('updateUser', () => {
     it('lays a patch over the data of all live sessions of the user, and of nobody else', async () => {
       const { registry, sessions, ann, ann2, bob, nobody } = await four();
@@ -733,6 +768,27 @@ describe('SessionRegistry of two processes on one Redis', () => {
       ),
     );
     expect((await b.sessions.get(token, { fresh: true }))!.data).toEqual({ n: 50 });
+  });
+
+  it('users() in one misses nobody whose use the other notes while it runs', async () => {
+    const { a, b } = await two();
+    const { token } = await a.sessions.create({}, { userId: 'ann' });
+    const since = await a.registry.now();
+    await waitFor(async () => (await a.registry.now()) > since);
+    await Promise.all(Array.from({ length: 600 }, (_, i) => a.sessions.create({}, { userId: `user ${i}` })));
+    await a.registry.getAllUsers({ limit: 1 }); // which writes what has been noted: ann is the last one
+    await (await b.sessions.get(token))!.set('used', true);
+    const used = await a.registry.now();
+    await waitFor(async () => (await a.registry.now()) > used);
+    const seen: string[] = [];
+    for await (const user of a.registry.users()) {
+      // And now ann is the first one, by a use before users() began.
+      if (seen.length === 0) await b.registry.getAllUsers({ limit: 1 });
+      seen.push(user);
+    }
+    expect(seen).toContain('ann');
+    expect(seen).toHaveLength(601);
+    expect(new Set(seen).size).toBe(601);
   });
 
   it('what one created and used is in the other’s lists and counts within about a second', async () => {

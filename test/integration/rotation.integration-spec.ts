@@ -280,6 +280,24 @@ describe('two processes and a token that was rotated', () => {
     }
   });
 
+  it('killUser({ except }) of one by the id that the other rotated away spares what took its place', async () => {
+    const { a, b } = await openNodes();
+    const { session, old } = await rotated({ a, b });
+    const doomed = [
+      await a.sessions.create({}, { userId: 'ann' }),
+      await b.sessions.create({}, { userId: 'ann' }),
+    ];
+    expect(await b.registry.killUser('ann', { except: old.id })).toBe(2);
+    for (const { sessions } of [a, b]) {
+      expect(await sessions.get(session.token, { fresh: true })).toMatchObject({
+        id: session.id,
+        userId: 'ann',
+      });
+      for (const { token } of doomed) expect(await sessions.get(token, { fresh: true })).toBeNull();
+    }
+    expect((await b.registry.getUserSessions('ann')).map(({ id }) => id)).toEqual([session.id]);
+  });
+
   it('killUser() against rotations, 40 times: neither token is left', async () => {
     const { a, b } = await openNodes();
     for (let round = 0; round < 40; round++) {

@@ -4,7 +4,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { Redis } from 'ioredis';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
-import type { SessionModuleOptions } from '../../lib/index.js';
+import { SessionStoreUnavailableError, type SessionModuleOptions } from '../../lib/index.js';
 import type { NodeWorker } from '../support/node-worker.js';
 import { deleteByPrefix, testRedisUrl, uniquePrefix } from '../support/redis-url.js';
 import { TcpProxy } from '../support/tcp-proxy.js';
@@ -168,6 +168,30 @@ describe('the sweep', () => {
     expect(new Set(ids).size).toBe(ids.length);
     expect(ids.length).toBeGreaterThanOrEqual(12_000 - kills * BATCH);
     process.stdout.write(`killed sweepers: ${12_000 - ids.length} events lost in ${kills} kills\n`);
+  });
+
+  it('goes past 120 sessions in the middle of a move: what expired behind them is told of in one sweep', async () => {
+    begin();
+    const options = { partitions: 1, sweepInterval: NO_SWEEP, commandTimeout: '10s' } as const;
+    const [dying, sweeper] = [await node(options), await node(options)];
+    const moving = await Promise.all(
+      Array.from({ length: 120 }, () => dying.sessions.create({}, { userId: 'ada' })),
+    );
+    // As where a process dies between both steps of a login: nobody takes the first one back.
+    dying.store.create = async () => {
+      throw new SessionStoreUnavailableError('create a session', 'the process died', true);
+    };
+    for (const session of moving)
+      await expect(session.regenerate({ userId: 'bob' })).rejects.toThrow('the process died');
+    const short = await Promise.all(
+      Array.from({ length: 70 }, () => sweeper.sessions.create({}, { userId: 'eve', idleTimeout: 1000 })),
+    );
+    await waitFor(async () => (await sweeper.registry.countForUser('eve')) === 0);
+    expect((await audit(redis, prefix)).moving).toHaveLength(120); // they stand before those that expired
+    const told: string[] = [];
+    await sweeper.store.sweep(({ id }) => told.push(id), 100);
+    expect(told.sort()).toEqual(short.map(({ id }) => id).sort());
+    expect((await audit(redis, prefix)).moving).toHaveLength(120);
   });
 
   it('sessions whose record Redis has dropped are removed and told of too, without metadata', async () => {

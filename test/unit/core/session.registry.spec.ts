@@ -1,10 +1,10 @@
-import { describe, expect, it, vi } from 'vitest';
+import { describe, expect, it, onTestFinished, vi } from 'vitest';
 import type { SessionInfo } from '../../../lib/core/session-record.interface.js';
 import type { UserPage } from '../../../lib/core/session.registry.js';
 import { SessionNotReplicatedError } from '../../../lib/errors/state.errors.js';
 import { MemorySessionStore } from '../../../lib/store/memory-session.store.js';
 import { ManualClock } from '../../support/manual-clock.js';
-import { openCore, SECOND } from '../harness.js';
+import { deferred, openCore, SECOND, settled } from '../harness.js';
 
 async function threeOfAnn() {
   const core = openCore();
@@ -304,6 +304,16 @@ describe('SessionRegistry.users', () => {
     expect(seen).toContain('first');
   });
 
+  it('with activeWithin gives nobody who was active before it, in a second pass neither', async () => {
+    const { registry, sessions, clock } = openCore();
+    await sessions.create({}, { userId: 'early' });
+    clock.advance(1.5 * SECOND);
+    await sessions.create({}, { userId: 'late' });
+    const seen: string[] = [];
+    for await (const user of registry.users({ activeWithin: '1s' })) seen.push(user);
+    expect(seen).toEqual(['late']);
+  });
+
   it('goes on behind users whose ids are as long, and take as much room in a cursor, as may be', async () => {
     const { registry, sessions, clock } = openCore();
     const users = ['last', '\u0001', '"', '漢', '\\'].map((letter) =>
@@ -321,6 +331,22 @@ describe('SessionRegistry.users', () => {
       ({ cursor } = part);
     } while (cursor !== null);
     expect(seen.sort()).toEqual(users.sort());
+  });
+});
+
+describe('SessionRegistry.killAll', () => {
+  it('onProgress that rejects when it is too late to tell: all have ended, and no rejection is left unhandled', async () => {
+    const { registry, sessions } = openCore();
+    await sessions.create({}, { userId: 'ann' });
+    const telling = deferred<void>();
+    const unhandled = vi.fn();
+    process.on('unhandledRejection', unhandled);
+    onTestFinished(() => void process.off('unhandledRejection', unhandled));
+    expect(await registry.killAll({ onProgress: (() => telling.promise) as never })).toBe(1);
+    telling.reject(new Error('the socket is closed'));
+    await settled();
+    expect(unhandled).not.toHaveBeenCalled();
+    expect(await registry.count()).toBe(0);
   });
 });
 

@@ -58,6 +58,28 @@ describe('data that would change whose session it is, outside of its request', (
     expect((await mustLoad(core.sessions, session.token)).userId).toBe('7');
   });
 
+  it.each([
+    ['a patch', { user: 'eve' }],
+    ['a function', (data: Data) => void (data['user'] = 'eve')],
+  ])('SessionRegistry.updateUser() with %s: refused likewise', async (_, change) => {
+    const core = openCore(OPTIONS);
+    const session = await core.sessions.create({ n: 1, user: 'ann' }, { userId: 'ann' });
+    const before = await core.store.get(session.id);
+    await expect(core.registry.updateUser('ann', change)).rejects.toMatchObject({
+      code: 'SESSION_ARGUMENT',
+      argument: 'change',
+    });
+    expect(await core.store.get(session.id)).toEqual(before);
+    expect(await core.registry.getUserSessions('eve')).toEqual([]);
+  });
+
+  it('SessionRegistry.updateUser() that leaves them whose they are: stored', async () => {
+    const core = openCore(OPTIONS);
+    const session = await core.sessions.create({ n: 1, user: 7 }, { userId: '7' });
+    expect(await core.registry.updateUser('7', { user: 7, n: 2 })).toBe(1);
+    expect((await mustLoad(core.sessions, session.token)).data).toEqual({ n: 2, user: 7 });
+  });
+
   it('a write that says whose it is already is stored, and so is one to a session that login() gave somebody', async () => {
     const core = openCore(OPTIONS);
     const session = await core.sessions.create({ n: 1 }, { userId: 'ann' });

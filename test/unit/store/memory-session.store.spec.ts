@@ -3,7 +3,7 @@ import { describe, expect, it, vi } from 'vitest';
 import { SessionArgumentError } from '../../../lib/errors/caller.errors.js';
 import { MemorySessionStore } from '../../../lib/store/memory-session.store.js';
 import { describeSessionStore } from '../../../lib/testing/index.js';
-import { mustCreate } from '../../../lib/testing/kit.js';
+import { mustCreate, newSession } from '../../../lib/testing/kit.js';
 import { ManualClock } from '../../support/manual-clock.js';
 import { waitFor } from '../../support/wait-for.js';
 
@@ -87,6 +87,31 @@ describe('MemorySessionStore', () => {
       expect(await store.get(live.record.id)).not.toBeNull();
       await store.close();
       expect(vi.getTimerCount()).toBe(0);
+    } finally {
+      vi.useRealTimers();
+    }
+  });
+
+  it('sessions that live 10 s, 1000 made each second: sweep() tells of each once, and within 20 s of its end', async () => {
+    vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval'] });
+    try {
+      const clock = new ManualClock();
+      const store = new MemorySessionStore({ clock });
+      await store.open();
+      const told = new Map<string, number>();
+      let made = 0;
+      for (let second = 0; second < 45; second++) {
+        for (let n = 0; n < 1_000; n++)
+          await store.create({ ...newSession({ id: '' }), id: `s${made++}`, idleTimeout: 10_000 });
+        clock.advance(1_000);
+        vi.advanceTimersByTime(1_000);
+        await store.sweep(({ id }) => void told.set(id, (told.get(id) ?? 0) + 1));
+      }
+      // The last ones to be told of by now: they have been over for 20 s.
+      const over = Array.from({ length: (45 - 10 - 20) * 1_000 }, (_, n) => `s${n}`);
+      expect(over.filter((id) => !told.has(id))).toEqual([]);
+      expect(Math.max(...told.values())).toBe(1);
+      await store.close();
     } finally {
       vi.useRealTimers();
     }
