@@ -14,6 +14,7 @@ export type {
   SessionEventCallbacks,
   SessionModuleOptions,
   SessionOptionsFactory,
+  StoreUnavailablePolicy,
   TransportOption,
 } from './options/session-options.interface.js';
 
@@ -45,6 +46,7 @@ export { CsrfGuard } from './http/csrf.guard.js';
 export { SessionGuard } from './http/session.guard.js';
 export { SessionExceptionFilter } from './http/session-exception.filter.js';
 export {
+  OnStoreUnavailable,
   OptionalSession,
   PublicSession,
   RecentLogin,

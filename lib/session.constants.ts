@@ -12,6 +12,9 @@ export const SESSION_STRICT = 'nestjs-sessionkit:strict';
 /** Route metadata: within how many ms the user must have proved who they are. */
 export const SESSION_RECENT_LOGIN = 'nestjs-sessionkit:recent-login';
 
+/** Route metadata: what becomes of a request when the store cannot be asked. */
+export const SESSION_ON_UNAVAILABLE = 'nestjs-sessionkit:on-store-unavailable';
+
 /** Route metadata: unsafe requests that another site caused are let through. */
 export const SESSION_SKIP_CSRF = 'nestjs-sessionkit:skip-csrf';
 

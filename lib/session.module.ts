@@ -23,7 +23,7 @@ import { SessionGuard } from './http/session.guard.js';
 import { CsrfGuard } from './http/csrf.guard.js';
 import { ExpressViewGuard } from './http/express-view.guard.js';
 import { attachExpressViews } from './http/express-view.middleware.js';
-import { handlersWithForeignSession } from './http/foreign-decorator.js';
+import { handlersWithForeignSession, markedWith } from './http/foreign-decorator.js';
 import { HttpSessionService } from './http/http-session.service.js';
 import { HttpSessions } from './http/http-sessions.js';
 import { SessionPipe } from './http/session.pipe.js';
@@ -34,7 +34,8 @@ import { SessionOptionsError } from './errors/caller.errors.js';
 import { resolveSessionOptions } from './options/resolve-session-options.js';
 import type { ResolvedSessionOptions } from './options/session-options.interface.js';
 import { RedisSubscriber } from './pubsub/redis.subscriber.js';
-import { SESSION_OPTIONS, SESSION_STORE } from './session.constants.js';
+import { DEFAULTS } from './options/session-options.defaults.js';
+import { SESSION_ON_UNAVAILABLE, SESSION_OPTIONS, SESSION_STORE } from './session.constants.js';
 import {
   ConfigurableModuleClass,
   MODULE_OPTIONS_TOKEN,
@@ -182,6 +183,7 @@ export class SessionModule extends ConfigurableModuleClass implements OnModuleIn
     checkTls(this.host.httpAdapter, this.options);
     this.http.checkAttached();
     this.#checkCapabilities();
+    this.#prepareStale();
     this.#warn();
     this.#stopListening = this.store.onChange((id, version) => this.cache.invalidate(id, version));
     try {
@@ -231,6 +233,33 @@ export class SessionModule extends ConfigurableModuleClass implements OnModuleIn
         `needs a store that ${ability}, and ${store.constructor.name} does not (capabilities.${capability}). Drop one of both.`,
       );
     }
+  }
+
+  /** @throws {SessionOptionsError} where stale copies are asked for and there are none */
+  #prepareStale(): void {
+    const { options, store } = this;
+    const routes = markedWith(this.modules, SESSION_ON_UNAVAILABLE, 'stale');
+    if (options.onStoreUnavailable !== 'stale' && routes.length === 0) {
+      if (options.staleForMs === undefined) return;
+      throw new SessionOptionsError(
+        'staleFor',
+        "has no effect: neither onStoreUnavailable nor a route's @OnStoreUnavailable() is 'stale'. Set one, or drop staleFor.",
+      );
+    }
+    const [route] = routes;
+    const asked = route === undefined ? "is 'stale'" : `is 'stale' for ${route}`;
+    if (options.cache === false)
+      throw new SessionOptionsError(
+        'onStoreUnavailable',
+        `${asked}, which serves copies of the near cache, and cache: false leaves none. Drop one of both.`,
+      );
+    if (!(store instanceof RedisSessionStore) && store.capabilities.exclusive !== true)
+      throw new SessionOptionsError(
+        'onStoreUnavailable',
+        `${asked}, which serves copies of the near cache, and ${store.constructor.name} has none: it announces no changes ` +
+          "(capabilities.exclusive). Choose 'deny' or 'anonymous'.",
+      );
+    this.cache.serveStale(options.staleForMs ?? DEFAULTS.staleFor);
   }
 
   #warn(): void {

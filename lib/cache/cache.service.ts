@@ -29,9 +29,13 @@ interface Entry {
   readonly epoch: number;
   /** Monotonic milliseconds until which the copy may be served. */
   deadline: number;
+  /** Monotonic milliseconds at which the session ends by its own deadlines, as far as they are known here. */
+  endsAt: number;
   /** Monotonic milliseconds before the store was asked for it. */
   readAt: number;
   bytes: number;
+  /** `staleRead` has been emitted for it in this outage. */
+  toldStale: boolean;
   file: (StoredFile & { readonly digest: string }) | null;
 }
 
@@ -66,6 +70,8 @@ export class CacheService implements SessionCache {
   readonly #maxAge: number;
   #cursor: Iterator<string> | undefined;
   #clearing = false;
+  /** How much longer than otherwise a copy may be served while the store cannot be asked; 0 = not at all. */
+  #staleForMs = 0;
   #bytes = 0;
   #hits = 0;
   #misses = 0;
@@ -140,6 +146,25 @@ export class CacheService implements SessionCache {
       : undefined;
   }
 
+  /** @internal Lets {@link stale} serve copies. */
+  serveStale(staleForMs: number): void {
+    this.#staleForMs = staleForMs;
+  }
+
+  /** @internal */
+  async stale(token: string): Promise<SessionRecord | undefined> {
+    const entry = this.#entries.get(token);
+    const may = (one: Entry) => this.#mayServeStale(one, this.clock.monotonic());
+    if (entry === undefined || !may(entry)) return undefined;
+    const { file } = entry;
+    const record = file === null ? entry.record : await this.#recordIn(file, token, entry, may);
+    if (record !== undefined && !entry.toldStale) {
+      entry.toldStale = true;
+      this.events.emit('staleRead', { id: record.id });
+    }
+    return record;
+  }
+
   /** @internal */
   async load<L extends LoadedSession>(
     token: string,
@@ -207,6 +232,10 @@ export class CacheService implements SessionCache {
     const granted = this.#grant(ticket, token, loaded);
     this.release(ticket);
     if (!granted && this.enabled) {
+      // Void or not, an older copy is known not to be what the session is now.
+      const { id, version } = loaded.record;
+      const held = this.#entries.peek(this.#tokenOfId.get(id) ?? token);
+      if (held !== undefined && held.record.version < version) this.#drop(id);
       this.#refused++;
       this.source.countRefusedFill();
     }
@@ -228,6 +257,8 @@ export class CacheService implements SessionCache {
     if (entry === undefined || entry.epoch !== this.source.epoch || entry.record.version !== touched.version)
       return;
     entry.record = { ...entry.record, lastAccess: touched.lastAccess };
+    entry.endsAt = endOf(sentAt, entry.record, touched.now);
+    entry.toldStale = false;
     // A touch tells of the session's life, not of its data: those are read again after maxAge all the same.
     entry.deadline = Math.min(this.#deadline(sentAt, entry.record, touched.now), entry.readAt + this.#maxAge);
   }
@@ -276,6 +307,7 @@ export class CacheService implements SessionCache {
       }
       const entry = this.#entries.peek(token);
       if (entry !== undefined && entry.epoch === this.source.epoch && now < entry.deadline) continue;
+      if (entry !== undefined && this.#mayServeStale(entry, now)) continue;
       this.#entries.delete(token);
       dropped++;
     }
@@ -312,6 +344,13 @@ export class CacheService implements SessionCache {
 
   #mayServe(entry: Entry, now: number): boolean {
     return entry.epoch === this.source.epoch && now < entry.deadline && this.source.isLiveAt(now);
+  }
+
+  /** As long as the session lives, and for that much longer than the copy could be served by what was proved. */
+  #mayServeStale(entry: Entry, now: number): boolean {
+    if (this.#staleForMs === 0 || now >= entry.endsAt) return false;
+    const until = Math.min(entry.deadline, this.source.provenUntil(entry.epoch, now));
+    return now <= until + this.#staleForMs;
   }
 
   /** Reads from the store under a ticket, and keeps what comes: a copy, or that there is nothing. */
@@ -360,9 +399,9 @@ export class CacheService implements SessionCache {
   }
 
   #onAbsent(ticket: FillTicket): void {
-    if (!ticket.open || !this.#isUntouched(ticket)) return; // nothing can be said of now
     const { id, epoch, sentAt } = ticket;
-    this.#drop(id);
+    this.#drop(id); // a void copy too: it might be served as a stale one
+    if (!ticket.open || !this.#isUntouched(ticket)) return; // nothing can be said of now
     this.#unknown.set(id, { epoch, until: sentAt + UNKNOWN_AGE_MS });
   }
 
@@ -382,6 +421,8 @@ export class CacheService implements SessionCache {
       // The same again, read by a strict route for example: it lives longer, and no file need be written.
       held.record = { ...held.record, lastAccess: record.lastAccess };
       held.deadline = deadline;
+      held.endsAt = endOf(ticket.sentAt, record, storeNow);
+      held.toldStale = false;
       held.readAt = ticket.sentAt;
       return true;
     }
@@ -389,7 +430,9 @@ export class CacheService implements SessionCache {
       record,
       epoch: ticket.epoch,
       deadline,
+      endsAt: endOf(ticket.sentAt, record, storeNow),
       bytes: sizeOf(record),
+      toldStale: false,
       file: null,
       readAt: ticket.sentAt,
     };
@@ -428,30 +471,35 @@ export class CacheService implements SessionCache {
       this.#hits++;
       return entry.record;
     }
+    const may = (one: Entry) => this.#mayServe(one, this.clock.monotonic());
+    const record = await this.#recordIn(file, token, entry, may);
+    if (record === undefined) this.#misses++;
+    else this.#hits++;
+    return record;
+  }
+
+  /** What lies in the file, if the copy may be served after that was read too. */
+  async #recordIn(
+    file: NonNullable<Entry['file']>,
+    token: string,
+    entry: Entry,
+    may: (entry: Entry) => boolean,
+  ): Promise<SessionRecord | undefined> {
     const { id } = entry.record;
     const read = await this.files!.read(id, file);
-    if (this.#entries.peek(token) !== entry || !this.#mayServe(entry, this.clock.monotonic())) {
-      this.#misses++;
-      return undefined;
-    }
+    if (this.#entries.peek(token) !== entry || !may(entry)) return undefined;
     const { metadata, data } = (read?.body ?? {}) as Partial<SessionRecord>;
     if (typeof data !== 'string' || digestOf({ metadata, data }) !== file.digest) {
       // The file is damaged, or the decoder does not undo what the encoder did.
       if (read !== null) this.events.emit('cacheError', { operation: 'read', id, code: 'EBADBODY' });
       this.#entries.delete(token);
-      this.#misses++;
       return undefined;
     }
-    this.#hits++;
     return { ...entry.record, metadata: Object.freeze(metadata!), data };
   }
 
-  /**
-   * Counted from before the store was asked, so that a copy never outlives the session it was made from. One
-   * millisecond less, because the store's `now` is cut to whole ones and may be nearly one more.
-   */
   #deadline(sentAt: number, record: SessionRecord, storeNow: number): number {
-    return sentAt + Math.min((deadlineOf(record) - storeNow - 1) * this.#ttlRatio, this.#maxAge);
+    return sentAt + Math.min(endOf(0, record, storeNow) * this.#ttlRatio, this.#maxAge);
   }
 
   #raise(id: string, version: number): void {
@@ -475,6 +523,14 @@ export class CacheService implements SessionCache {
 }
 
 const NOTHING = Object.freeze({});
+
+/**
+ * Counted from before the store was asked, so that a copy never outlives the session it was made from. One millisecond
+ * less, because the store's `now` is cut to whole ones and may be nearly one more.
+ */
+function endOf(sentAt: number, record: SessionRecord, storeNow: number): number {
+  return sentAt + (deadlineOf(record) - storeNow - 1);
+}
 
 /** A copy of its own: a token is a slice of a Cookie header, and would keep all of that in memory as long as it lives. */
 function detached(token: string): string {

@@ -1,5 +1,5 @@
 import { SessionArgumentError } from '../errors/caller.errors.js';
-import { SessionGoneError } from '../errors/state.errors.js';
+import { SessionGoneError, SessionStoreUnavailableError } from '../errors/state.errors.js';
 import {
   applyInPlace,
   applyPatch,
@@ -19,8 +19,11 @@ import { deadlineOf, type SessionMetadata, type SessionRecord } from './session-
 
 const NO_METADATA: SessionMetadata = Object.freeze({});
 
-/** Where the session came from: made just now, the near cache, or the store. */
-export type SessionSource = 'new' | 'cache' | 'store';
+/**
+ * Where the session came from: made just now, the near cache, or the store. `stale`: the store could not be asked, and
+ * this is a copy beyond its time (option `onStoreUnavailable`), which may only be read.
+ */
+export type SessionSource = 'new' | 'cache' | 'store' | 'stale';
 
 /**
  * One session, as one request (or job, or socket) holds it.
@@ -383,6 +386,7 @@ export class ActiveSession<T extends object = SessionData> {
    * no-op. False when the session has ended.
    */
   async touch(): Promise<boolean> {
+    if (this.#source === 'stale') throw staleCopy();
     if (this.#ended || !this.#stored) return !this.#ended;
     const { id } = this;
     const touched = await this.#engine.touch(this.#token, this.#record);
@@ -466,6 +470,7 @@ export class ActiveSession<T extends object = SessionData> {
 
   /** Ends the session everywhere. Repeating it is safe. */
   async destroy(): Promise<void> {
+    if (this.#source === 'stale') throw staleCopy();
     this.#binding?.onUse();
     const wasAlive = this.#stored
       ? await this.#engine.destroy(this.#token, 'destroyed', this.#record)
@@ -563,6 +568,7 @@ export class ActiveSession<T extends object = SessionData> {
 
   /** Writes of this object one after another: each starts from what the one before it left. */
   #inTurn<R>(write: () => Promise<R>): Promise<R> {
+    if (this.#source === 'stale') return Promise.reject(staleCopy());
     return this.#engine.inTurn(this, write);
   }
 
@@ -612,4 +618,13 @@ export class ActiveSession<T extends object = SessionData> {
   #onGone(id: string): void {
     if (this.id === id) this.#ended = true;
   }
+}
+
+/** Nothing may be built on what a stale copy says. */
+function staleCopy(): SessionStoreUnavailableError {
+  return new SessionStoreUnavailableError(
+    'change a session',
+    "it could not be asked for it, and this is a stale copy, for reading only (onStoreUnavailable: 'stale')",
+    false,
+  );
 }

@@ -32,6 +32,11 @@ export interface SessionCache {
   /** The copy under this token if it lies in memory and is current, whatever its age: a base to try a write on. */
   peek(token: string): SessionRecord | undefined;
   /**
+   * A copy that may not be served otherwise, when the store cannot be asked and the app has chosen that: one that could
+   * have been served `staleFor` ago. Undefined where there is none, or the session has ended by its own deadlines.
+   */
+  stale(token: string): Promise<SessionRecord | undefined>;
+  /**
    * After `get` found nothing: the copy from a file, what another caller is reading at this moment, or what `read`
    * brings; null when there is no such session. Does the guarded fill.
    *
@@ -67,6 +72,13 @@ export interface InvalidationSource {
    * @param now monotonic milliseconds
    */
   isLiveAt(now: number): boolean;
+  /**
+   * Until when copies of this epoch could be served by what has been proved; -Infinity once a later epoch was live, which
+   * knows nothing of what changed before it.
+   *
+   * @param now monotonic milliseconds, as is the result
+   */
+  provenUntil(epoch: number, now: number): number;
   /** Called synchronously for each message; `version` is Infinity when the session ended. */
   onInvalidation(listener: (id: string, version: number) => void): void;
   /** A fill was refused because of what this source told, or because it was not live. */

@@ -181,6 +181,12 @@ export class SessionEngine {
     return found && { record: found.record, source: found.source, data: found.own?.data };
   }
 
+  /** A copy for when the store cannot be asked; see `onStoreUnavailable: 'stale'`. */
+  async stale(token: string): Promise<SessionRecord | undefined> {
+    const identity = this.identify(token);
+    return identity === null ? undefined : this.cache.stale(token);
+  }
+
   /** Data of a record that has been decoded before, so that this cannot fail. A new object every time. */
   decode(record: SessionRecord): DataFields {
     return this.codec.decode(record.data, record);

@@ -166,6 +166,11 @@ export interface SessionStoreCapabilities {
 export abstract class SessionStore {
   readonly capabilities: SessionStoreCapabilities = {};
 
+  /** `open`: operations are refused at once, because those before them got no answer; undefined where that never is. */
+  get breaker(): 'closed' | 'open' | undefined {
+    return undefined;
+  }
+
   /** Called once while the app boots; may reject to stop the boot. */
   async open(): Promise<void> {}
 

@@ -111,6 +111,17 @@ export class SessionService<T extends object = SessionData> {
   }
 
   /**
+   * A copy of the session that is beyond its time, for when the store cannot be asked; null where there is none, or it is
+   * too old.
+   *
+   * @internal for the HTTP layer
+   */
+  async getStale(token: string): Promise<ActiveSession<T> | null> {
+    const record = await this.engine.stale(token);
+    return record === undefined ? null : new ActiveSession<T>(this.engine, token, record, 'stale');
+  }
+
+  /**
    * Changes a session's data. A patch is laid over the top-level fields; a function gets the data, and may change it
    * or return new data. Functions run again when another process wrote meanwhile, so that no change is lost: 100
    * parallel increments add 100.

@@ -43,6 +43,11 @@ export interface SessionEventMap {
   cacheReport: CacheStats;
   /** A copy in a file could not be written, read or removed: the session is read from the store instead. */
   cacheError: { operation: 'write' | 'read' | 'remove'; id: string | null; code: string };
+  /**
+   * The store could not be asked, and a copy was served beyond its time (`onStoreUnavailable: 'stale'`): once for each
+   * session in an outage.
+   */
+  staleRead: { id: string };
   /** The store stopped (`false`) or started again (`true`) to answer. */
   storeAvailable: { available: boolean };
 }

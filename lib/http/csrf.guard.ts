@@ -11,7 +11,7 @@ import { isUnsafe } from './csrf.js';
 import { answerOfLookup } from './http-errors.js';
 import { mustBeHttp, type HttpRequest } from './http-request.js';
 import { HttpSessions } from './http-sessions.js';
-import { readPolicy } from './route-policy.js';
+import { fallbackOf, readPolicy } from './route-policy.js';
 
 /**
  * Lets unsafe requests (`POST` and the like) through only with the session's own token, `session.csrfToken()`, in the
@@ -29,17 +29,20 @@ export class CsrfGuard implements CanActivate {
 
   async canActivate(context: ExecutionContext): Promise<boolean> {
     const { request, response } = mustBeHttp(context, 'CsrfGuard');
-    const { skipCsrf, strict } = readPolicy(this.reflector, context);
+    const policy = readPolicy(this.reflector, context);
+    const { skipCsrf, strict } = policy;
     if (skipCsrf || !isUnsafe(request)) return true;
     const held = this.http.of(request, response);
     let session;
     try {
-      session = await held.find(strict);
+      session = await held.find(strict, fallbackOf(policy, this.http.onStoreUnavailable));
     } catch (error) {
       throw answerOfLookup(error);
     }
     if (!held.isAmbient) return true;
     if (session !== null && isCsrfTokenOf(session.token, sentWith(request))) return true;
+    // The token may well be right.
+    if (held.unreachable !== undefined) throw answerOfLookup(held.unreachable);
     throw new ForbiddenException('The CSRF token is missing or wrong');
   }
 }

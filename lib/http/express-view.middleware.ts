@@ -73,7 +73,7 @@ function attachTo(adapter: AbstractHttpAdapter, http: HttpSessions, rules: ViewR
     Object.defineProperties(request, ON_REQUEST);
     Object.defineProperty(response, 'session', ON_RESPONSE);
     const view = (request[VIEW] = new RequestView(held, rules));
-    const found = held.find(false);
+    const found = held.find(false, 'deny'); // what the route wants then is not known yet
     if (!(found instanceof Promise)) return next();
     // Routes that use no session work while the store is down; the others are answered when they ask for theirs.
     found.catch((error: unknown) => view.fail(error)).finally(next);

@@ -126,7 +126,7 @@ export class FieldSession {
     if (writes) this.held.checkOrigin();
     const value = await operation(session);
     // A write has prolonged it; a request that lives long may read again after the first look did.
-    if (!writes) await session.touch();
+    if (!writes && session.source !== 'stale') await session.touch();
     return value;
   }
 }

@@ -21,6 +21,38 @@ export function handlersWithForeignSession(modules: ModulesContainer): string[] 
   return [...found];
 }
 
+/** Controllers and providers, or methods of them, that have this metadata with this value, as `Class` or `Class.method`. */
+export function markedWith(modules: ModulesContainer, key: string, value: unknown): string[] {
+  const found = new Set<string>();
+  for (const { controllers, providers } of modules.values()) {
+    for (const { metatype } of [...controllers.values(), ...providers.values()]) {
+      const prototype =
+        typeof metatype === 'function' ? (metatype.prototype as object | undefined) : undefined;
+      if (typeof metatype !== 'function' || typeof prototype !== 'object') continue;
+      if (Reflect.getMetadata(key, metatype) === value) found.add(metatype.name);
+      for (const name of methodsOf(prototype)) {
+        const method = valueOf(prototype, name);
+        if (typeof method === 'function' && Reflect.getMetadata(key, method) === value)
+          found.add(`${metatype.name}.${name}`);
+      }
+    }
+  }
+  return [...found];
+}
+
+/** Without calling a getter. */
+function valueOf(prototype: object, name: string): unknown {
+  for (
+    let level: object | null = prototype;
+    level !== null;
+    level = Object.getPrototypeOf(level) as object | null
+  ) {
+    const property = Object.getOwnPropertyDescriptor(level, name);
+    if (property !== undefined) return property.value as unknown;
+  }
+  return undefined;
+}
+
 function methodsOf(prototype: object): string[] {
   const names: string[] = [];
   for (

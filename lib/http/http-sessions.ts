@@ -5,7 +5,7 @@ import type { SessionMetadata } from '../core/session-record.interface.js';
 import type { SessionService } from '../core/session.service.js';
 import type { CarriedSession, TokenTransport } from '../core/token-transport.interface.js';
 import { SessionArgumentError } from '../errors/caller.errors.js';
-import type { ResolvedSessionOptions } from '../options/session-options.interface.js';
+import type { ResolvedSessionOptions, StoreUnavailablePolicy } from '../options/session-options.interface.js';
 import { SESSION_OF_REQUEST } from '../session.constants.js';
 import { isUnsafe, refuseCrossSite } from './csrf.js';
 import { isAnswerable, toHttpException } from './http-errors.js';
@@ -36,11 +36,15 @@ export class HttpSessions implements HttpSessionServices {
     readonly transports: readonly TokenTransport[],
     private readonly options: Pick<
       ResolvedSessionOptions,
-      'cookie' | 'csrf' | 'captureMetadata' | 'additionalFields'
+      'cookie' | 'csrf' | 'captureMetadata' | 'additionalFields' | 'onStoreUnavailable'
     >,
     /** Null unless the app has `expressView`. */
     readonly rules: ViewRules | null = null,
   ) {}
+
+  get onStoreUnavailable(): StoreUnavailablePolicy {
+    return this.options.onStoreUnavailable;
+  }
 
   /**
    * @param request where the token is read

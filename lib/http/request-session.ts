@@ -6,6 +6,7 @@ import type { WriteOptions } from '../core/session-engine.js';
 import type { SessionService } from '../core/session.service.js';
 import type { CarriedSession, TokenTransport } from '../core/token-transport.interface.js';
 import { SessionGoneError, SessionStoreUnavailableError } from '../errors/state.errors.js';
+import type { StoreUnavailablePolicy } from '../options/session-options.interface.js';
 import type { HttpRequest } from './http-request.js';
 import { isAnswerable } from './http-errors.js';
 import { gateResponse, type ReplacementAnswer, type ResponseGateOwner } from './response-gate.js';
@@ -17,6 +18,8 @@ type Session = ActiveSession<object>;
 export interface HttpSessionServices {
   readonly sessions: SessionService<object>;
   readonly transports: readonly TokenTransport[];
+  /** What becomes of a request whose route says nothing of it when the store cannot be asked. */
+  readonly onStoreUnavailable: StoreUnavailablePolicy;
   /** Whether this transport may write its token to the client of this request. */
   mayWrite(transport: TokenTransport, request: HttpRequest): boolean;
   /** What sessions say of themselves in their data; null where they do not. */
@@ -63,6 +66,10 @@ export class RequestSession implements SessionBinding, ResponseGateOwner {
   /** Whether the store itself was asked. */
   #strictly = false;
   #looking: Promise<Session | null> | undefined;
+  /** The token that the store was last asked about. */
+  #asked: Carried | undefined;
+  /** The store could not tell, and the request goes on as a visitor's. */
+  #unreachable: SessionStoreUnavailableError | undefined;
   #carried: Carried | undefined;
   #carriesOthers = false;
   #touching: Promise<boolean> | undefined;
@@ -98,13 +105,23 @@ export class RequestSession implements SessionBinding, ResponseGateOwner {
    * for once per request: whoever serves many messages over one request needs one of these for each.
    *
    * @param strict read the store
+   * @param policy what to do when the store cannot tell. What one caller was content with, others need not be
    */
-  find(strict: boolean): Session | null | Promise<Session | null> {
+  find(strict: boolean, policy = this.services.onStoreUnavailable): Session | null | Promise<Session | null> {
     const found = this.#found;
-    if (found !== undefined && (!strict || this.#strictly)) return found;
+    const suits = found?.source !== 'stale' || (policy === 'stale' && !strict);
+    if (found !== undefined && suits && (!strict || this.#strictly)) return found;
+    if (found === undefined && this.#unreachable !== undefined && policy === 'anonymous') return null;
+    const looking = this.#begin(strict, policy);
+    if (!(looking instanceof Promise) || policy === 'deny') return looking;
+    return looking.catch((error: unknown) => this.#fallBack(error, strict, policy));
+  }
+
+  #begin(strict: boolean, policy: StoreUnavailablePolicy): Session | null | Promise<Session | null> {
+    const found = this.#found;
     if (this.#looking !== undefined) {
       // One that is under way may be content with a copy; whoever is not looks again after it.
-      return strict && !this.#strictly ? this.#looking.then(() => this.find(true)) : this.#looking;
+      return strict && !this.#strictly ? this.#looking.then(() => this.find(true, policy)) : this.#looking;
     }
     if (found !== undefined && found !== null) return this.#wait(this.#confirm(found));
     const carried = this.#read();
@@ -119,9 +136,14 @@ export class RequestSession implements SessionBinding, ResponseGateOwner {
   }
 
   /** The visitor's session: the stored one, or a new one that its first write will store. */
-  obtain(strict: boolean): Session | Promise<Session> {
-    const found = this.find(strict);
+  obtain(strict: boolean, policy = this.services.onStoreUnavailable): Session | Promise<Session> {
+    const found = this.find(strict, policy);
     return found instanceof Promise ? found.then((session) => this.#orNew(session)) : this.#orNew(found);
+  }
+
+  /** Why it is not known whether the request has a session; undefined where that is known, or nobody has looked. */
+  get unreachable(): SessionStoreUnavailableError | undefined {
+    return this.#found === undefined ? this.#unreachable : undefined;
   }
 
   /** True when nothing can be answered by HTTP any more. */
@@ -160,6 +182,7 @@ export class RequestSession implements SessionBinding, ResponseGateOwner {
   }
 
   async endSuccessor(): Promise<boolean> {
+    this.#mustKnow('end a session');
     for (const token of this.#dead) {
       if (!(await this.services.sessions.endSuccessor(token))) continue;
       this.#known = token; // what the client has is worth nothing any more
@@ -169,7 +192,20 @@ export class RequestSession implements SessionBinding, ResponseGateOwner {
   }
 
   async beforeStoring(): Promise<void> {
+    this.#mustKnow('store a session');
     for (const token of this.#dead) await this.services.sessions.refuseRotated(token);
+  }
+
+  /** @throws {SessionStoreUnavailableError} where the visitor may have a session that the store could not tell of */
+  #mustKnow(operation: string): void {
+    const cause = this.#unreachable;
+    if (cause === undefined) return;
+    throw new SessionStoreUnavailableError(
+      operation,
+      "it could not tell whether this visitor has one (onStoreUnavailable: 'anonymous')",
+      false,
+      { cause },
+    );
   }
 
   /** Ends the visitor's session. The request goes on with a new one, which its first write will store. */
@@ -406,6 +442,8 @@ export class RequestSession implements SessionBinding, ResponseGateOwner {
 
   /** Asks the store about a session that a copy answered for. What the request has changed of it stays. */
   async #confirm(session: Session): Promise<Session | null> {
+    // What was changed of a stale copy can never be saved: this says so.
+    if (session.source === 'stale' && session.hasChanges) await session.store();
     try {
       if (!session.hasChanges) await session.reload();
       else if ((await this.services.sessions.getStored(session.token, true)) === null) this.#onEnded(session);
@@ -430,6 +468,7 @@ export class RequestSession implements SessionBinding, ResponseGateOwner {
     for (const one of carried) {
       // The first has been looked for in the near cache already.
       const cached = strict || one === carried[0] ? null : sessions.getCached(one.token);
+      this.#asked = one;
       const session = cached ?? (await sessions.getStored(one.token, strict));
       if (session === null) continue;
       this.#strictly = strict;
@@ -440,11 +479,34 @@ export class RequestSession implements SessionBinding, ResponseGateOwner {
     return this.#settle(null);
   }
 
+  /** The store could not tell. What was found before is not given up for less. */
+  async #fallBack(error: unknown, strict: boolean, policy: StoreUnavailablePolicy): Promise<Session | null> {
+    const asked = this.#asked;
+    if (!(error instanceof SessionStoreUnavailableError) || asked === undefined || this.#found !== undefined)
+      throw error;
+    if (policy === 'anonymous') {
+      this.#unreachable = error;
+      return null;
+    }
+    const copy = strict ? null : await this.services.sessions.getStale(asked.token);
+    if (copy === null) throw error;
+    // Another caller may have got one meanwhile.
+    if (this.#found === undefined) {
+      this.#found = this.#session = copy.bind(this);
+      this.#carried = asked;
+      this.#known = asked.token;
+      this.#lastAccess = copy.lastAccess;
+    }
+    return this.#found;
+  }
+
   #settle<S extends Session | null>(session: S, carried?: Carried): S {
     this.#found = session;
     this.#carried = carried;
     this.#known = carried?.token;
     if (session !== null) {
+      // What the request did as a visitor, while the store could not tell, must fail, and not be forgotten.
+      if (this.#unreachable !== undefined) this.#ended = this.#session;
       this.#session = session.bind(this);
       this.#lastAccess = session.lastAccess;
       this.#touching = this.services.sessions.touchLater(session);

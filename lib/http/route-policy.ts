@@ -1,8 +1,10 @@
 import { UnauthorizedException, type ExecutionContext } from '@nestjs/common';
 import type { Reflector } from '@nestjs/core';
 import type { ActiveSession } from '../core/active-session.js';
+import type { StoreUnavailablePolicy } from '../options/session-options.interface.js';
 import {
   SESSION_ACCESS,
+  SESSION_ON_UNAVAILABLE,
   SESSION_RECENT_LOGIN,
   SESSION_SKIP_CSRF,
   SESSION_STRICT,
@@ -19,6 +21,8 @@ export interface RoutePolicy {
   readonly skipCsrf: boolean;
   /** Milliseconds; undefined: however long ago. */
   readonly recentLogin: number | undefined;
+  /** undefined: as the module says. */
+  readonly onStoreUnavailable: StoreUnavailablePolicy | undefined;
 }
 
 const known = new WeakMap<object, RoutePolicy>();
@@ -37,9 +41,19 @@ export function readPolicy(reflector: Reflector, context: ExecutionContext): Rou
     strict: read<boolean>(SESSION_STRICT) === true,
     skipCsrf: read<boolean>(SESSION_SKIP_CSRF) === true,
     recentLogin: read<number>(SESSION_RECENT_LOGIN),
+    onStoreUnavailable: read<StoreUnavailablePolicy>(SESSION_ON_UNAVAILABLE),
   };
   known.set(handler, policy);
   return policy;
+}
+
+/** What the route wants when the store cannot be asked: a copy is not enough where the store itself was to be. */
+export function fallbackOf(
+  { onStoreUnavailable, strict, recentLogin }: RoutePolicy,
+  byDefault: StoreUnavailablePolicy,
+): StoreUnavailablePolicy {
+  const policy = onStoreUnavailable ?? byDefault;
+  return policy === 'stale' && (strict || recentLogin !== undefined) ? 'deny' : policy;
 }
 
 /**

@@ -1,8 +1,10 @@
 import { createParamDecorator, SetMetadata, type ExecutionContext } from '@nestjs/common';
 import { durationArgument } from '../core/session-timeouts.js';
-import type { Duration } from '../options/session-options.interface.js';
+import { SessionArgumentError } from '../errors/caller.errors.js';
+import type { Duration, StoreUnavailablePolicy } from '../options/session-options.interface.js';
 import {
   SESSION_ACCESS,
+  SESSION_ON_UNAVAILABLE,
   SESSION_RECENT_LOGIN,
   SESSION_SKIP_CSRF,
   SESSION_STRICT,
@@ -69,6 +71,25 @@ export const RecentLogin = (within: Duration): MethodDecorator & ClassDecorator 
     SESSION_RECENT_LOGIN,
     durationArgument('@RecentLogin()', within, { min: 1_000, max: 365 * 86_400_000 }),
   );
+
+/**
+ * On a method or a class: what becomes of a request with a token when the store cannot be asked, instead of what the
+ * module's option `onStoreUnavailable` says; see {@link StoreUnavailablePolicy}. `'anonymous'` is for routes that work
+ * without a session (`@OptionalSession()`, or no guard), `'stale'` for those that only read one. Where `SessionGuard` or a
+ * parameter with `@Session()` looks for the session; `@StrictSession()` and `@RecentLogin()` are never content with a
+ * stale one.
+ *
+ * @throws {SessionArgumentError} while the app boots, if that is no policy
+ */
+export const OnStoreUnavailable = (policy: StoreUnavailablePolicy): MethodDecorator & ClassDecorator => {
+  if (!['deny', 'anonymous', 'stale'].includes(policy)) {
+    throw new SessionArgumentError(
+      '@OnStoreUnavailable()',
+      `must be 'deny', 'anonymous' or 'stale'; got ${typeof policy === 'string' ? `'${String(policy)}'` : typeof policy}. Write e.g. 'deny'.`,
+    );
+  }
+  return SetMetadata(SESSION_ON_UNAVAILABLE, policy);
+};
 
 /**
  * For a method or a class: unsafe requests that another site caused are let through (see the option `csrf`). For

@@ -11,7 +11,7 @@ import { answerOfLookup } from './http-errors.js';
 import { exchangeOf, mustBeHttp, type HttpRequest, type HttpResponse } from './http-request.js';
 import { HttpSessions } from './http-sessions.js';
 import type { RequestSession } from './request-session.js';
-import { checkRecentLogin, readPolicy, type RoutePolicy } from './route-policy.js';
+import { checkRecentLogin, fallbackOf, readPolicy, type RoutePolicy } from './route-policy.js';
 
 /**
  * Lets a request through if it carries the token of a live session.
@@ -38,7 +38,7 @@ export class SessionGuard implements CanActivate {
     const request = this.getRequest(context);
     const own = exchangeOf(context)?.request;
     const held = this.http.of(request, this.getResponse(context), own);
-    const found = held.find(policy.strict);
+    const found = held.find(policy.strict, fallbackOf(policy, held.services.onStoreUnavailable));
     if (!(found instanceof Promise)) return this.#decide(context, own, policy, held, found);
     return found.then(
       (session) => this.#decide(context, own, policy, held, session),
@@ -72,6 +72,9 @@ export class SessionGuard implements CanActivate {
   ): boolean {
     const { access, skipCsrf } = policy;
     const lacks = session === null ? access !== 'optional' : access === 'user' && session.userId === null;
+    // Who cannot be looked up is not thereby signed out.
+    if (held.unreachable !== undefined && (lacks || policy.recentLogin !== undefined))
+      throw answerOfLookup(held.unreachable);
     if (lacks) throw this.onDenied(context);
     checkRecentLogin(policy, session);
     if (skipCsrf) held.exemptFromOriginCheck();

@@ -11,7 +11,7 @@ import { SessionArgumentError } from '../errors/caller.errors.js';
 import { mustBeHttp } from './http-request.js';
 import { HttpSessions } from './http-sessions.js';
 import { answerOfLookup } from './http-errors.js';
-import { checkRecentLogin, readPolicy } from './route-policy.js';
+import { checkRecentLogin, fallbackOf, readPolicy } from './route-policy.js';
 
 /** What `@Session()` asks for; the pipe, which Nest makes with its dependencies, finds it. */
 export class SessionRequest {
@@ -56,13 +56,15 @@ export class SessionPipe implements PipeTransform {
     const take = (session: ActiveSession<object>): unknown => {
       // The guard asks this too, where it stands; a route must not be open only because it was forgotten.
       const lacks = access === 'user' ? session.userId === null : access === 'required' && !session.isStored;
+      if (held.unreachable !== undefined && (lacks || policy.recentLogin !== undefined))
+        throw answerOfLookup(held.unreachable);
       if (lacks) throw new UnauthorizedException();
       checkRecentLogin(policy, session);
       if (skipCsrf) held.exemptFromOriginCheck();
       else held.checkOrigin(request);
       return key === undefined ? session : (session as ActiveSession<Record<string, unknown>>).get(key);
     };
-    const session = held.obtain(strict);
+    const session = held.obtain(strict, fallbackOf(policy, this.http.onStoreUnavailable));
     if (!(session instanceof Promise)) return take(session);
     return session.then(take, (error: unknown) => {
       throw answerOfLookup(error);

@@ -33,6 +33,8 @@ const KNOWN: readonly (keyof SessionModuleOptions)[] = [
   'allowGivenTokens',
   'maxDataBytes',
   'commandTimeout',
+  'onStoreUnavailable',
+  'staleFor',
   'dataClass',
   'codec',
   'waitForReplicas',
@@ -111,6 +113,7 @@ export function resolveSessionOptions(input: SessionModuleOptions = {}): Resolve
       min: 10,
       max: LIMITS.commandTimeout,
     }),
+    ...resolveOutage(input),
     dataClass: checkDataClass(input.dataClass),
     codec: checkCodec(input.codec),
     waitForReplicas: resolveWaitForReplicas(input),
@@ -163,6 +166,29 @@ function resolveTiming(input: SessionModuleOptions) {
     );
   }
   return { idleTimeout, absoluteTimeout, touchInterval, ...resolveRotation(input) };
+}
+
+function resolveOutage({ onStoreUnavailable, staleFor, cache }: SessionModuleOptions) {
+  const policies = ['deny', 'anonymous', 'stale'] as const;
+  if (onStoreUnavailable !== undefined && !policies.includes(onStoreUnavailable)) {
+    throw new SessionOptionsError(
+      'onStoreUnavailable',
+      `must be 'deny', 'anonymous' or 'stale'; got ${shown(onStoreUnavailable)}. Write e.g. 'deny'.`,
+    );
+  }
+  if (onStoreUnavailable === 'stale' && cache === false) {
+    throw new SessionOptionsError(
+      'onStoreUnavailable',
+      "is 'stale', which serves copies of the near cache, and cache: false leaves none. Drop cache: false, or choose 'deny'.",
+    );
+  }
+  return {
+    onStoreUnavailable: onStoreUnavailable ?? DEFAULTS.onStoreUnavailable,
+    staleForMs:
+      staleFor === undefined
+        ? undefined
+        : checkDuration('staleFor', staleFor, DEFAULTS.staleFor, LIMITS.staleFor),
+  };
 }
 
 function resolveMetadata({ captureMetadata, additionalFields = [] }: SessionModuleOptions) {

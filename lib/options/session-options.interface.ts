@@ -13,6 +13,20 @@ import type { SessionEventMap } from '../events/session-events.js';
 export type Duration = number | string;
 
 /**
+ * What becomes of a request that carries a token when the store cannot be asked:
+ *
+ * - `deny`: 503.
+ * - `anonymous`: it goes on as a visitor's who has no session, where the route needs none. Nothing can be stored or ended,
+ *   and no cookie is set or cleared: that is 503, as is a route that needs a session or a user.
+ * - `stale`: it is answered from a copy in the near cache that is beyond its time, for at most `staleFor`, for reading only
+ *   (`session.source` is `'stale'`); 503 where there is none, for every write, and on routes with `@StrictSession()` or
+ *   `@RecentLogin()`.
+ *
+ * @publicApi
+ */
+export type StoreUnavailablePolicy = 'deny' | 'anonymous' | 'stale';
+
+/**
  * Where a request carries its token: the session cookie, `Authorization: Bearer`, a header of your own (read and
  * answered as it is, without a scheme), or a transport you implement.
  */
@@ -114,6 +128,21 @@ export interface SessionModuleOptions {
    * @default '1s'
    */
   commandTimeout?: Duration;
+
+  /**
+   * What becomes of requests with a token when the store does not answer; `@OnStoreUnavailable()` decides for a route.
+   * Applies to `SessionGuard`, `@Session()`, `CsrfGuard` and `attachSession`; `SessionService` and the `request.session`
+   * of `expressView` fail in any case. `'stale'` needs a near cache.
+   * @default 'deny'
+   */
+  onStoreUnavailable?: StoreUnavailablePolicy;
+
+  /**
+   * With `'stale'`: for how much longer than otherwise a copy may be served, never beyond the session's own deadlines. So a
+   * session ended elsewhere may be read here for up to `coherence.leaseMs` plus this. `'1s'` to `'10m'`.
+   * @default '30s'
+   */
+  staleFor?: Duration;
 
   /**
    * A class that `session.data` is an instance of, for getters and methods. It is constructed with the stored fields;
@@ -392,6 +421,9 @@ export interface ResolvedSessionOptions {
   readonly allowGivenTokens: boolean;
   readonly maxDataBytes: number;
   readonly commandTimeoutMs: number;
+  readonly onStoreUnavailable: StoreUnavailablePolicy;
+  /** Undefined: not set. */
+  readonly staleForMs: number | undefined;
   readonly dataClass: SessionDataClass | undefined;
   readonly codec: SessionCodec | undefined;
   readonly waitForReplicas: number;

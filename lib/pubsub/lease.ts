@@ -19,6 +19,11 @@ export class Lease {
     this.#proof = -Infinity;
   }
 
+  /** Monotonic milliseconds until which it holds without another proof; -Infinity when there is none. */
+  get until(): number {
+    return this.#proof + this.leaseMs;
+  }
+
   holdsAt(now: number): boolean {
     return now - this.#proof <= this.leaseMs;
   }

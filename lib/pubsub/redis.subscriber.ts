@@ -71,6 +71,8 @@ export class RedisSubscriber implements InvalidationSource {
   /** The state but for time: a lease may have run out that no timer has seen yet. */
   #state: SubscriberState;
   #epoch = 0;
+  /** The newest epoch that was live and has ended. */
+  #past = { epoch: -1, until: -Infinity };
   #epochs = 0;
   #heartbeats = 0;
   #messages = 0;
@@ -108,6 +110,13 @@ export class RedisSubscriber implements InvalidationSource {
   /** @internal */
   isLiveAt(now: number): boolean {
     return this.#state === 'live' ? this.#lease.holdsAt(now) : this.#state === 'off' && this.liveWithoutLink;
+  }
+
+  /** @internal */
+  provenUntil(epoch: number, now: number): number {
+    if (this.#state === 'off') return this.liveWithoutLink ? now : -Infinity;
+    if (this.#state === 'live') return epoch === this.#epoch ? this.#lease.until : -Infinity;
+    return epoch === this.#past.epoch ? this.#past.until : -Infinity;
   }
 
   /** Grows whenever copies become void. */
@@ -255,6 +264,7 @@ export class RedisSubscriber implements InvalidationSource {
   }
 
   #endEpoch(reason: string): void {
+    if (this.#state === 'live') this.#past = { epoch: this.#epoch, until: this.#lease.until };
     this.#epoch++;
     this.#lease.end();
     if (this.#state === 'live') this.#become('suspended', reason);

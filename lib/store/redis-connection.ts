@@ -3,6 +3,7 @@ import type { Redis } from 'ioredis';
 import type { StoreConnection } from '../core/store-connection.interface.js';
 import { SessionOptionsError } from '../errors/caller.errors.js';
 import { SessionStoreUnavailableError } from '../errors/state.errors.js';
+import { CommandBreaker } from './command-breaker.js';
 import {
   isMidScript,
   isNoScript,
@@ -29,6 +30,13 @@ export interface Reply {
   readonly server: string | null;
 }
 
+/**
+ * What a command is for, and so what a server that does not answer means to it: `request`: somebody waits for it;
+ * `background`: its failure says nothing of the server, a batch of them may just have met the same moment; `repair`: it is
+ * tried whatever is known of the server, for it undoes what was half done.
+ */
+export type CommandPurpose = 'request' | 'background' | 'repair';
+
 /** A connection that ioredis has given up for good is begun anew after this. */
 const REVIVE_MS = 50;
 
@@ -36,12 +44,17 @@ const REVIVE_MS = 50;
  * The command connection C: our own, opened by {@link open}, closed by {@link close}.
  *
  * A command is given up after `commandTimeoutMs` in all. Within that time a broken link is waited for and the command
- * sent again: scripts carry a nonce that makes this safe. Nothing is ever sent after its caller was told 503.
+ * sent again: scripts carry a nonce that makes this safe. Nothing is ever sent after its caller was told 503. Where some
+ * in a row have got no answer, those that follow are refused at once, until there is one again ({@link CommandBreaker}).
  */
 export class RedisConnection implements StoreConnection {
   readonly #logger = new Logger('SessionModule');
   readonly #lost = new Set<() => void>();
   readonly #waiting = new Set<() => void>();
+  readonly #breaker = new CommandBreaker(
+    () => this.#ping(),
+    (isOpen) => this.#say(!isOpen && this.#usable),
+  );
   #client: Redis | null = null;
   #usable = false;
   #closed = false;
@@ -126,6 +139,11 @@ export class RedisConnection implements StoreConnection {
     return this.#server;
   }
 
+  /** `open`: commands are refused at once, because those before them got no answer. */
+  get breaker(): 'closed' | 'open' {
+    return this.#breaker.isOpen ? 'open' : 'closed';
+  }
+
   onLost(listener: () => void): void {
     this.#lost.add(listener);
   }
@@ -145,6 +163,15 @@ export class RedisConnection implements StoreConnection {
     // A former master may still take itself for one; Sentinels lead to the new one.
     if (why === 'silence' && this.#client?.options.sentinels) this.#giveUp();
     else this.#askRole();
+  }
+
+  /** Answered by anything, an error reply too; an unanswered one lies before all that follows it on the link. */
+  async #ping(): Promise<void> {
+    try {
+      await this.#attached().ping();
+    } catch (error) {
+      if (!isReply(error)) throw error;
+    }
   }
 
   /** A demoted server keeps its connections, and its scripts still read. */
@@ -183,20 +210,26 @@ export class RedisConnection implements StoreConnection {
     script: Script,
     keys: readonly string[],
     args: readonly Argument[],
+    purpose?: CommandPurpose,
   ): Promise<Reply> {
-    return this.send(operation, writes, (client, forgotten) =>
-      forgotten
-        ? client.eval(script.lua, keys.length, ...keys, ...args)
-        : client.evalsha(script.sha, keys.length, ...keys, ...args),
+    return this.send(
+      operation,
+      writes,
+      (client, forgotten) =>
+        forgotten
+          ? client.eval(script.lua, keys.length, ...keys, ...args)
+          : client.evalsha(script.sha, keys.length, ...keys, ...args),
+      purpose,
     );
   }
 
   /** Runs plain read commands. */
-  read<T>(operation: string, command: (client: Redis) => Promise<T>): Promise<T> {
-    return this.send(operation, false, command).then((reply) => reply.value as T);
+  read<T>(operation: string, command: (client: Redis) => Promise<T>, purpose?: CommandPurpose): Promise<T> {
+    return this.send(operation, false, command, purpose).then((reply) => reply.value as T);
   }
 
   async close(): Promise<void> {
+    this.#breaker.close();
     clearTimeout(this.#recheck);
     clearInterval(this.#watch);
     // What is under way may finish, over a new link if need be; `commandTimeoutMs` ends it otherwise.
@@ -230,7 +263,17 @@ export class RedisConnection implements StoreConnection {
     operation: string,
     writes: boolean,
     attempt: (client: Redis, forgotten: boolean) => Promise<unknown>,
+    purpose: CommandPurpose = 'request',
   ): Promise<Reply> {
+    if (this.#breaker.isOpen && purpose !== 'repair') {
+      return Promise.reject(
+        new SessionStoreUnavailableError(
+          operation,
+          'Redis has left the last commands without an answer, so that this one was not sent',
+          false,
+        ),
+      );
+    }
     return new Promise((resolve, reject) => {
       let settled = false;
       let sent = false;
@@ -247,10 +290,10 @@ export class RedisConnection implements StoreConnection {
         this.#waiting.delete(go);
         reject(new SessionStoreUnavailableError(operation, detail, writes && sent, cause && { cause }));
       };
-      const timer = setTimeout(
-        () => fail(`no answer from Redis within ${this.commandTimeoutMs} ms (option "commandTimeout")`),
-        this.commandTimeoutMs,
-      );
+      const timer = setTimeout(() => {
+        fail(`no answer from Redis within ${this.commandTimeoutMs} ms (option "commandTimeout")`);
+        if (purpose === 'request') this.#breaker.onSilence();
+      }, this.commandTimeoutMs);
       const go = () => {
         if (settled) return;
         if (this.#closed) return fail('the app is shutting down');
@@ -267,12 +310,14 @@ export class RedisConnection implements StoreConnection {
           (value) => {
             if (settled) return;
             settle();
+            if (this.#breaker.isDoubtful) this.#breaker.onAnswer();
             resolve({ value, uncertain, server: this.#server });
           },
           (error: unknown) => {
             if (settled) return;
             cause = withoutArguments(error);
             if (isReply(error)) {
+              if (this.#breaker.isDoubtful) this.#breaker.onAnswer();
               if (isNotMaster(error)) this.#giveUp();
               // An error reply means that this try changed nothing, but in the middle of a script; an earlier one may have.
               sent = uncertain || isMidScript(error);
@@ -313,8 +358,8 @@ export class RedisConnection implements StoreConnection {
     this.#usable = true;
     this.#failures = 0;
     this.#lastProblem = '';
-    this.#saidAvailable = true;
-    this.onAvailable(true);
+    this.#breaker.onAnswer();
+    this.#say(true);
     for (const wake of this.#waiting) wake();
   }
 
@@ -340,7 +385,12 @@ export class RedisConnection implements StoreConnection {
     // Also when the link broke during its check: whoever relied on the server's identity must know.
     if (this.#wasReady) for (const listener of this.#lost) listener();
     this.#wasReady = false;
-    if (this.#saidAvailable && !this.#closed) this.onAvailable(false);
-    this.#saidAvailable = false;
+    this.#say(false);
+  }
+
+  #say(available: boolean): void {
+    if (available === this.#saidAvailable) return;
+    this.#saidAvailable = available;
+    if (!this.#closed) this.onAvailable(available);
   }
 }

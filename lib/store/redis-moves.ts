@@ -116,13 +116,14 @@ export class RedisMoves {
     cause?: unknown,
   ): Promise<boolean> {
     const restored = await this.connection
-      .run('restore a session', true, RESTORE_MOVED, old.keys, [
-        old.nonce,
-        id,
-        old.user,
-        this.keys.channel,
-        this.origin,
-      ])
+      .run(
+        'restore a session',
+        true,
+        RESTORE_MOVED,
+        old.keys,
+        [old.nonce, id, old.user, this.keys.channel, this.origin],
+        'repair',
+      )
       .catch(() => null);
     if (restored === null) {
       throw new SessionStoreUnavailableError(
@@ -138,7 +139,7 @@ export class RedisMoves {
 
   async #forgetMoved(old: MovedSession, id: string): Promise<void> {
     await this.connection
-      .run('regenerate a session', true, FORGET_MOVED, old.keys, [old.nonce, id, old.user])
+      .run('regenerate a session', true, FORGET_MOVED, old.keys, [old.nonce, id, old.user], 'repair')
       .catch(() => null); // the sweep does it
   }
 }

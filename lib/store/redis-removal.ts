@@ -151,8 +151,10 @@ export class RedisRemoval {
     const first = Math.floor(Math.random() * this.keys.partitions);
     for (let count = 0; count < this.keys.partitions && !isStopped(); count++) {
       const partition = (first + count) % this.keys.partitions;
-      const claim = await this.connection.read('claim a sweep', (client) =>
-        client.set(this.keys.sweepClaim(partition), this.origin, 'PX', claimMs, 'NX'),
+      const claim = await this.connection.read(
+        'claim a sweep',
+        (client) => client.set(this.keys.sweepClaim(partition), this.origin, 'PX', claimMs, 'NX'),
+        'background',
       );
       if (claim === null) continue;
       for (let kept: number | null = 0; kept !== null && !isStopped();)
@@ -170,15 +172,18 @@ export class RedisRemoval {
     onExpired: (session: ExpiredSession) => void,
   ): Promise<number | null> {
     const deadlines = this.keys.deadlines(partition);
-    const members = await this.connection.read('sweep', async (client) =>
-      client.zrangebyscore(
-        deadlines,
-        '-inf',
-        milliseconds(await client.time()),
-        'LIMIT',
-        offset,
-        REMOVE_BATCH,
-      ),
+    const members = await this.connection.read(
+      'sweep',
+      async (client) =>
+        client.zrangebyscore(
+          deadlines,
+          '-inf',
+          milliseconds(await client.time()),
+          'LIMIT',
+          offset,
+          REMOVE_BATCH,
+        ),
+      'background',
     );
     if (members.length === 0) return null;
     const ids = members.map(idOfMember);
@@ -193,6 +198,7 @@ export class RedisRemoval {
         ...users.map((user) => this.keys.userIndex(partition, user)),
       ],
       [...ids, ...users],
+      'background',
     );
     const replies = value as (string | 0 | 1)[];
     for (const [index, metadata] of replies.entries()) {

@@ -123,6 +123,10 @@ export class RedisSessionStore extends SessionStore {
     await Promise.all([this.connection.close(), this.#barrier?.connection.close()]);
   }
 
+  override get breaker(): 'closed' | 'open' {
+    return this.connection.breaker;
+  }
+
   /** Name of the channel on which this store announces changes. */
   get channel(): string {
     return this.#keys.channel;
@@ -281,6 +285,7 @@ export class RedisSessionStore extends SessionStore {
             NOTE_ACTIVITY,
             this.#keys.indexesOf(partition),
             batch,
+            'background',
           );
         }
       }),

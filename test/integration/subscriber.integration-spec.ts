@@ -90,7 +90,7 @@ describe('RedisSubscriber and the near cache', () => {
     let acknowledged = 0;
     let going = true;
     let stale = 0;
-    const sources = { cache: 0, store: 0, new: 0 };
+    const sources = { cache: 0, store: 0, new: 0, stale: 0 };
     const write = async (): Promise<void> => {
       while (going) {
         await writer.sessions.update(token, { n: acknowledged + 1 });

@@ -165,7 +165,7 @@ describe('ActiveSession<T>', () => {
     expectTypeOf(session.source).toEqualTypeOf<SessionSource>();
     expectTypeOf(session.isStored).toBeBoolean();
     expectTypeOf(session.isNew).toBeBoolean();
-    expectTypeOf<SessionSource>().toEqualTypeOf<'new' | 'cache' | 'store'>();
+    expectTypeOf<SessionSource>().toEqualTypeOf<'new' | 'cache' | 'store' | 'stale'>();
     expectTypeOf(session.metadata).toEqualTypeOf<SessionMetadata>();
   });
 

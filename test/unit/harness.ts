@@ -31,6 +31,21 @@ export class ManualSource implements InvalidationSource {
     return this.live;
   }
 
+  /** The epoch whose copies could be served until then; the current one is proved up to now. */
+  past = { epoch: -1, until: -Infinity };
+
+  provenUntil(epoch: number, now: number): number {
+    if (this.live) return epoch === this.epoch ? now : -Infinity;
+    return epoch === this.past.epoch ? this.past.until : -Infinity;
+  }
+
+  /** As if the link were lost. */
+  lose(now: number): void {
+    if (this.live) this.past = { epoch: this.epoch, until: now };
+    this.live = false;
+    this.epoch++;
+  }
+
   countRefusedFill(): void {
     this.refusedFills++;
   }

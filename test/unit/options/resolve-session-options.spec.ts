@@ -148,6 +148,23 @@ const WRONG: [title: string, input: unknown, option: string, value: string | Reg
   ['commandTimeout: 500', { commandTimeout: 500 }, 'commandTimeout', 'is 500', /'500s' or '500ms'/],
   ['commandTimeout: 0', { commandTimeout: 0 }, 'commandTimeout', 'got 0', /between 10ms and 1m/],
   ['commandTimeout: 2 minutes', { commandTimeout: '2m' }, 'commandTimeout', '"2m"', /between 10ms and 1m/],
+  [
+    'onStoreUnavailable: a word',
+    { onStoreUnavailable: 'open' },
+    'onStoreUnavailable',
+    '"open"',
+    /Write e\.g\. 'deny'/,
+  ],
+  ['onStoreUnavailable: true', { onStoreUnavailable: true }, 'onStoreUnavailable', 'got true', /'anonymous'/],
+  [
+    "onStoreUnavailable: 'stale' without a cache",
+    { onStoreUnavailable: 'stale', cache: false },
+    'onStoreUnavailable',
+    "is 'stale'",
+    /Drop cache: false/,
+  ],
+  ['staleFor: 30', { staleFor: 30 }, 'staleFor', 'is 30', /'30s' or '30ms'/],
+  ['staleFor: an hour', { staleFor: '1h' }, 'staleFor', '"1h"', /between 1s and 10m/],
   ['dataClass: a name', { dataClass: 'Cart' }, 'dataClass', 'got "Cart"', /Write class Data/],
   ['codec: a name', { codec: 'msgpackr' }, 'codec', 'got "msgpackr" without encode', /Write \{ encode/],
   ['codec: null', { codec: null }, 'codec', 'got null without encode, decode', /or drop it/],
@@ -560,7 +577,7 @@ describe('resolveSessionOptions: unknown keys', () => {
   });
 
   it('an option of a later issue is refused, not ignored', () => {
-    for (const option of ['onStoreUnavailable', 'index']) {
+    for (const option of ['index']) {
       expect(refusal({ [option]: undefined }).option).toBe(option);
     }
   });
@@ -584,6 +601,8 @@ describe('resolveSessionOptions: what is right', () => {
       allowGivenTokens: false,
       maxDataBytes: 262_144,
       commandTimeoutMs: 1_000,
+      onStoreUnavailable: 'deny',
+      staleForMs: undefined,
       dataClass: undefined,
       codec: undefined,
       waitForReplicas: 0,
