@@ -64,11 +64,11 @@ export function setTests({ describe, test }: Suite): void {
 
     test('set() with keepExpiry does not keep an idle session alive', async (opened) => {
       const { store } = opened;
-      const { record } = await mustCreate(store, { idleTimeout: 300 });
-      await passTime(opened, 100);
+      const { record } = await mustCreate(store, { idleTimeout: 1_000 });
+      await passTime(opened, 300);
       const kept = (await store.set(edit(record, 'a', true))) as LoadedSession;
       assert.equal(kept.record.data, 'a');
-      await passTime(opened, 201);
+      await passTime(opened, 701);
       assert.equal(await store.get(record.id), null);
     });
   });
