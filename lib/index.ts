@@ -25,6 +25,10 @@ export type { RegenerateOptions } from './core/regenerate-options.js';
 export type { DataChange, SessionData, SessionDataClass } from './core/session-data.js';
 export type { WriteOptions } from './core/session-engine.js';
 export { defaultCodec, type SessionCodec, type SessionCodecContext, type SimpleCodec } from './core/codec.js';
+/** @internal for express-store, which keeps data as the module does */
+export { dataCodecOf } from './core/custom-codec.js';
+/** @internal for express-store */
+export type { DataCodec } from './core/codec.js';
 
 export { FieldStore } from './core/field-store.js';
 

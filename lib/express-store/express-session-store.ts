@@ -2,6 +2,7 @@ import { EventEmitter } from 'node:events';
 import {
   SessionArgumentError,
   SessionConflictError,
+  type DataCodec,
   type SessionEventMap,
   type SessionEvents,
   type SessionRecord,
@@ -9,7 +10,16 @@ import {
 } from '../index.js';
 import type { ExpressFields, ForeignStore } from './foreign-store.js';
 import { LoadedSession, LoadedSessions, ORIGIN } from './loaded-session.js';
-import { dataOf, isSame, lifeOf, merged, partsOf, sessionFrom, type SessionParts } from './session-fields.js';
+import {
+  dataOf,
+  isSame,
+  lifeOf,
+  merged,
+  partsOf,
+  sessionFrom,
+  withoutProto,
+  type SessionParts,
+} from './session-fields.js';
 
 /** Of other writers' changes that come in between. */
 const MAX_ATTEMPTS = 64;
@@ -17,22 +27,23 @@ const MAX_ATTEMPTS = 64;
 /** What the stores keep of an idle timeout; longer ones are cut. Milliseconds. */
 export const MAX_LIFE_MS = 1_000 * 86_400_000;
 
-/** Encodes and decodes as the app's module does. */
-export interface ExpressStoreCodec {
-  encode(data: object, session: { readonly id: string; readonly userId: string | null }): string;
-  decode(
-    text: string,
-    session: { readonly id: string; readonly userId: string | null },
-  ): Record<string, unknown>;
-}
-
 /** All checked by `toExpressStore`. */
 export interface ExpressSessionStoreSettings {
   readonly ttlMs: number;
-  readonly codec: ExpressStoreCodec;
+  /** 0: none. */
+  readonly absoluteMs: number;
+  readonly codec: DataCodec;
   readonly idOf: (sid: string) => string | null;
   readonly events: SessionEvents | undefined;
   readonly fallback: ForeignStore | undefined;
+}
+
+/** A session on its way here from the old store. */
+interface Move {
+  result: Promise<SessionRecord | null>;
+  /** From here on, what is under way may write the session here. */
+  isCreating: boolean;
+  isCancelled: boolean;
 }
 
 /* oxlint-disable typescript/no-explicit-any -- the two libraries' types of sessions and requests agree on nothing, and
@@ -63,7 +74,7 @@ export class ExpressSessionStore extends EventEmitter {
   readonly #settings: ExpressSessionStoreSettings;
   readonly #loaded = new LoadedSessions();
   #classes: Classes | undefined;
-  readonly #moving = new Map<string, Promise<SessionRecord | null>>();
+  readonly #moves = new Map<string, Move>();
   readonly #onAvailable = ({ available }: SessionEventMap['storeAvailable']): void =>
     void this.emit(available ? 'connect' : 'disconnect');
 
@@ -100,6 +111,10 @@ export class ExpressSessionStore extends EventEmitter {
     this.#answer(this.#touch(sid, session as object), callback);
   }
 
+  /**
+   * Ends the session here in any case, and then in the fallback; the first error is reported. Where the fallback's copy
+   * could not be ended, the next request with its cookie brings it back.
+   */
   destroy(sid: string, callback?: Done): void {
     this.#answer(this.#destroy(sid), callback);
   }
@@ -114,7 +129,10 @@ export class ExpressSessionStore extends EventEmitter {
     this.#answer(this.#store.length(), callback);
   }
 
-  /** Ends all sessions of the store, whoever made them, and those of the fallback. */
+  /**
+   * Ends all sessions of the store, whoever made them, and then those of the fallback; the first error is reported, e.g.
+   * that the fallback has no `clear`.
+   */
   clear(callback?: Done): void {
     this.#answer(this.#clear(), callback);
   }
@@ -143,10 +161,10 @@ export class ExpressSessionStore extends EventEmitter {
     const { expires, originalMaxAge } = stored.cookie;
     // What the constructor of Cookie does, which cannot be had: through the setters of its prototype.
     const cookie = Object.create(cookiePrototype) as Record<string, unknown>;
-    Object.assign(cookie, { path: '/', maxAge: null, httpOnly: true }, stored.cookie);
+    Object.assign(cookie, { path: '/', maxAge: null, httpOnly: true }, withoutProto(stored.cookie as object));
     if (typeof expires === 'string') cookie.expires = new Date(expires);
     cookie.originalMaxAge = originalMaxAge;
-    const { [ORIGIN]: _, ...fields } = stored as ExpressFields;
+    const { [ORIGIN]: _, ...fields } = withoutProto(stored as ExpressFields);
     const session = new Session(request, { ...fields, cookie });
     request.session = session;
     // Session leaves out fields that have the names of its methods: they stay stored, and must not look like removed ones.
@@ -232,7 +250,9 @@ export class ExpressSessionStore extends EventEmitter {
     const { id } = loaded.record;
     let base = loaded.record;
     for (let attempt = 0; attempt < MAX_ATTEMPTS; attempt++) {
-      const data = merged(this.#decode(base) ?? {}, loaded.parts, parts);
+      const current = this.#decode(base);
+      if (current === null) return this.#onGone(id); // no session to this store, and not for it to overwrite
+      const data = merged(current, loaded.parts, parts);
       const result = await this.#store.set(this.#change(base, data, parts, loaded.parts));
       if (result.status === 'gone') return this.#onGone(id);
       if (result.status === 'written') return loaded.update(result.record, parts);
@@ -261,7 +281,7 @@ export class ExpressSessionStore extends EventEmitter {
       id,
       userId: null,
       idleTimeout: this.#idleTimeout(parts) ?? this.#settings.ttlMs,
-      absoluteTimeout: 0,
+      absoluteTimeout: this.#settings.absoluteMs,
       metadata: {},
       data: this.#settings.codec.encode(dataOf(parts), { id, userId: null }),
       given: true,
@@ -290,10 +310,12 @@ export class ExpressSessionStore extends EventEmitter {
   async #destroy(sid: string): Promise<void> {
     const id = this.#settings.idOf(sid);
     if (id === null) return;
-    // In this order: whoever moves it just now looks there again afterwards.
-    await this.#settings.fallback?.destroy(sid);
-    await this.#moving.get(id)?.catch(() => null); // its own caller hears of it
-    await this.#store.destroy(id, { userId: null });
+    const { fallback } = this.#settings;
+    await this.#end(
+      () => this.#store.destroy(id, { userId: null }),
+      fallback && (() => fallback.destroy(sid)),
+      () => this.#cancelMove(id),
+    );
   }
 
   async #all(): Promise<ExpressFields[]> {
@@ -306,37 +328,77 @@ export class ExpressSessionStore extends EventEmitter {
   }
 
   async #clear(): Promise<void> {
-    await this.#settings.fallback?.clear();
-    await this.#store.clear();
+    const { fallback } = this.#settings;
+    await this.#end(
+      () => this.#store.clear(),
+      fallback && (() => fallback.clear()),
+      () => Promise.all([...this.#moves.keys()].map((id) => this.#cancelMove(id))),
+    );
+  }
+
+  /**
+   * Ours at once, whatever becomes of theirs. And once more at the end: whoever moves a session just now looks there again
+   * after writing it here, so what was written before theirs was ended goes now.
+   */
+  async #end(
+    ours: () => Promise<unknown>,
+    theirs: (() => Promise<unknown>) | undefined,
+    cancel: () => Promise<unknown>,
+  ): Promise<void> {
+    if (theirs === undefined) return void (await ours());
+    const results = await Promise.allSettled([ours()]);
+    results.push(...(await Promise.allSettled([theirs()])));
+    await cancel();
+    results.push(...(await Promise.allSettled([ours()])));
+    for (const result of results) if (result.status === 'rejected') throw result.reason;
+  }
+
+  /** What still reads will not write, and is not waited for: the old store may hang. */
+  async #cancelMove(id: string): Promise<void> {
+    const move = this.#moves.get(id);
+    if (move === undefined) return;
+    move.isCancelled = true;
+    this.#moves.delete(id);
+    if (move.isCreating) await move.result.catch(() => null); // its own caller hears of it
   }
 
   /** Parallel requests of one browser share one move. */
   #fromFallback(sid: string, id: string): Promise<SessionRecord | null> {
     const { fallback } = this.#settings;
     if (fallback === undefined) return Promise.resolve(null);
-    const known = this.#moving.get(id);
-    if (known !== undefined) return known;
-    const move = this.#move(fallback, sid, id).finally(() => this.#moving.delete(id));
-    this.#moving.set(id, move);
-    return move;
+    const known = this.#moves.get(id);
+    if (known !== undefined) return known.result;
+    const move: Move = { result: Promise.resolve(null), isCreating: false, isCancelled: false };
+    this.#moves.set(id, move);
+    move.result = this.#move(fallback, sid, id, move).finally(() => {
+      if (this.#moves.get(id) === move) this.#moves.delete(id);
+    });
+    return move.result;
   }
 
   /** Takes a session over from the old store: written here, then removed there. */
-  async #move(fallback: ForeignStore, sid: string, id: string): Promise<SessionRecord | null> {
+  async #move(fallback: ForeignStore, sid: string, id: string, move: Move): Promise<SessionRecord | null> {
     const found = await fallback.get(sid);
     if (found === null) return null;
     const { id: _, ...session } = found; // some put the sid in
     const parts = partsOf(session);
-    if (isOver(session)) return null;
+    if (isOver(session) || move.isCancelled) return null;
+    move.isCreating = true;
     const created = await this.#create(id, parts);
     if (created === null) return this.#read(id); // another process was faster, and removes it
-    // Destroyed meanwhile by another process? Only one that creates removes it there, and that is us.
-    if ((await fallback.get(sid)) === null) {
-      await this.#store.destroy(id, { userId: null });
-      return null;
+    try {
+      // Destroyed meanwhile by another process? Only one that creates removes it there, and that is us.
+      if ((await fallback.get(sid)) !== null) {
+        await fallback.destroy(sid);
+        return created;
+      }
+    } catch (error) {
+      // Of two copies, one would outlive a logout that knows only the other. The next request tries again.
+      await this.#store.destroy(id, { userId: null }).catch(() => null);
+      throw error;
     }
-    await fallback.destroy(sid);
-    return created;
+    await this.#store.destroy(id, { userId: null });
+    return null;
   }
 
   /** Null for data that is not of our codec: as everywhere, no session. */

@@ -33,10 +33,14 @@ export class ForeignStore {
   readonly #onDisconnect = (): void => void (this.#isConnected = false);
   readonly #onConnect = (): void => void (this.#isConnected = true);
 
-  /** @throws {SessionArgumentError} unless it is a store */
+  /**
+   * @param timeoutMs for each call; without it, whoever asks sees to that
+   * @throws {SessionArgumentError} unless it is a store
+   */
   constructor(
     argument: string,
     private readonly store: ExpressStore,
+    private readonly timeoutMs?: number,
   ) {
     for (const method of ['get', 'set', 'destroy'] as const) {
       if (typeof (store as Partial<ExpressStore> | null | undefined)?.[method] === 'function') continue;
@@ -99,15 +103,21 @@ export class ForeignStore {
       const detail = `${this.name} says that it is disconnected`;
       return Promise.reject(new SessionStoreUnavailableError(`${method} a session`, detail, false));
     }
+    let timer: NodeJS.Timeout | undefined;
     return new Promise((resolve, reject) => {
       const callback: StoreCallback = (error, result) => {
         if (error === undefined || error === null) resolve(result);
         else reject(error as Error);
       };
+      if (this.timeoutMs !== undefined) {
+        const detail = `no answer of ${this.name} within ${this.timeoutMs} ms`;
+        const error = new SessionStoreUnavailableError(`${method} a session`, detail, method !== 'get');
+        timer = setTimeout(reject, this.timeoutMs, error);
+      }
       const call = this.store[method] as (...args: unknown[]) => unknown;
       // Some are async beneath the callback: what such a one rejects with must not go unheard.
       Promise.resolve(call.call(this.store, ...args, callback)).catch(reject);
-    });
+    }).finally(() => clearTimeout(timer));
   }
 }
 

@@ -4,4 +4,4 @@ export type { ExpressStore } from './foreign-store.js';
 
 // Ours as a store of express-session and @fastify/session
 export { toExpressStore, type ToExpressStoreOptions } from './to-express-store.js';
-export { ExpressSessionStore, type ExpressStoreCodec } from './express-session-store.js';
+export { ExpressSessionStore } from './express-session-store.js';

@@ -29,9 +29,15 @@ export function partsOf(session: object): SessionParts {
   };
 }
 
+/** What is assigned field by field would take a value of that name for its prototype. */
+export function withoutProto<T extends object>(fields: T): T {
+  const { ['__proto__' as never]: _, ...rest } = fields;
+  return rest as T;
+}
+
 function storedCookie(value: unknown): StoredCookie {
   if (typeof value !== 'object' || value === null) return NEW_COOKIE;
-  const { expires, originalExpires: _, ...settings } = value as StoredCookie;
+  const { expires, originalExpires: _, ...settings } = withoutProto(value as StoredCookie);
   const maxAge = settings.originalMaxAge ?? settings.maxAge;
   if (typeof maxAge === 'number') return { ...settings, originalMaxAge: maxAge };
   return { ...settings, originalMaxAge: null, ...(typeof expires === 'string' && { expires }) };
@@ -73,7 +79,7 @@ export function sessionFrom(record: SessionRecord, data: ExpressFields): Express
   // __proto__ would become one: both libraries assign field by field. What is stored under it stays.
   const { cookie, ['__proto__']: _, ...fields } = data;
   const { expires, ...settings } =
-    typeof cookie === 'object' && cookie !== null ? (cookie as StoredCookie) : NEW_COOKIE;
+    typeof cookie === 'object' && cookie !== null ? withoutProto(cookie as StoredCookie) : NEW_COOKIE;
   const ends = typeof settings.originalMaxAge === 'number' || expires !== undefined;
   return { cookie: { ...settings, expires: ends ? new Date(deadlineOf(record)) : null }, ...fields };
 }

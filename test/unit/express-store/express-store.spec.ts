@@ -2,13 +2,19 @@
 import { EventEmitter } from 'node:events';
 import { Test } from '@nestjs/testing';
 import session from 'express-session';
+import { Packr } from 'msgpackr';
 import { describe, expect, it, onTestFinished } from 'vitest';
+import { encrypted } from '../../../lib/codecs/index.js';
 import {
+  defaultCodec,
   MemorySessionStore,
   SessionModule,
   SessionRegistry,
   SessionService,
+  SessionStoreUnavailableError,
+  type SessionCodec,
   type SessionRecord,
+  type SimpleCodec,
 } from '../../../lib/index.js';
 import { fromExpressStore, toExpressStore, type ExpressStore } from '../../../lib/express-store/index.js';
 import { mustCreate } from '../../../lib/testing/kit.js';
@@ -156,7 +162,16 @@ describe('toExpressStore', () => {
     [new MemorySessionStore(), { ttl: 'soon' }, /"options.ttl".*got "soon"/],
     [new MemorySessionStore(), { partitions: 0 }, /"options.partitions".*got 0/],
     [new MemorySessionStore(), { codec: {} }, /"options.codec".*encode/],
+    [new MemorySessionStore(), { codec: null }, /"options.codec".*encode/],
+    [
+      new MemorySessionStore(),
+      { codec: { encode: () => 'x', decode: () => ({}) } },
+      /"codec".*decoded something/,
+    ],
     [new MemorySessionStore(), { fallback: {} }, /"options.fallback".*without get/],
+    [new MemorySessionStore(), { timeoutMs: 0 }, /"options.timeoutMs".*got 0/],
+    [new MemorySessionStore(), { absoluteTimeout: 5 }, /"options.absoluteTimeout".*or 0 for none; got 5/],
+    [new MemorySessionStore(), { absoluteTimeout: '36501d' }, /"options.absoluteTimeout".*got "36501d"/],
   ])('refuses %o with %o', (store, options, message) => {
     expect(() => toExpressStore(store as never, options as never)).toThrow(message);
   });
@@ -252,4 +267,214 @@ describe('toExpressStore', () => {
     old.map.set(SID, JSON.stringify({ cookie: { ...cookie, expires: new Date(Date.now() - 1) }, views: 1 }));
     expect(await getFrom(store)).toBeNull();
   });
+
+  const KEY = Uint8Array.from({ length: 32 }, (_, index) => index);
+  it.each<[string, () => SessionCodec | SimpleCodec]>([
+    ['a Packr', () => new Packr({ structuredClone: true })],
+    ['encrypted(default)', () => encrypted(defaultCodec, { keys: [KEY] })],
+    ['encrypted(Packr)', () => encrypted(new Packr({ structuredClone: true }), { keys: [KEY] })],
+    ['the default', () => defaultCodec],
+  ])(
+    'with %s as codec here and there, the module reads what is written here and the other way round',
+    async (_, codec) => {
+      const sessions = new MemorySessionStore();
+      const store = toExpressStore(sessions, { codec: codec() });
+      const options = { store: sessions, allowGivenTokens: true, codec: codec() };
+      const app = await Test.createTestingModule({ imports: [SessionModule.forRoot(options)] }).compile();
+      await app.init();
+      onTestFinished(() => app.close());
+      const service = app.get<SessionService<{ views?: number; at?: Date; name?: string }>>(SessionService);
+      await run((done) => store.set(SID, { cookie, views: 1, name: 'Zoë' }, done));
+      expect((await service.get(SID))?.data).toMatchObject({ views: 1, name: 'Zoë' });
+      await service.update(SID, { at: new Date(5) });
+      const found = (await getFrom(store))!;
+      expect(found).toMatchObject({ views: 1, name: 'Zoë', at: new Date(5) });
+      found.views = 2;
+      await run((done) => store.set(SID, found, done));
+      expect((await service.get(SID))?.data).toMatchObject({ views: 2, at: new Date(5) });
+      const token = 'made-by-the-module-0123456789';
+      await service.create({ name: 'theirs' }, { token });
+      expect(await getFrom(store, token)).toMatchObject({ name: 'theirs' });
+    },
+  );
+
+  it('absoluteTimeout ends a session whatever its use; without it there is none', async () => {
+    const sessions = new MemorySessionStore();
+    await run((done) => toExpressStore(sessions).set(SID, { cookie }, done));
+    const limited = toExpressStore(sessions, { absoluteTimeout: '1h', fallback: oldStore() });
+    await run((done) => limited.set(`${SID}2`, { cookie }, done));
+    await getFrom(limited, OLD);
+    const lives: number[] = [];
+    for await (const { createdAt, absoluteDeadline } of sessions.all())
+      lives.push(absoluteDeadline && absoluteDeadline - createdAt);
+    expect(lives.sort((one, other) => one - other)).toEqual([0, 3_600_000, 3_600_000]);
+  });
+
+  it('a stored cookie with a key __proto__ gets no other prototype', async () => {
+    const store = toExpressStore(new MemorySessionStore());
+    session({ store: store as never, secret: 's', resave: false, saveUninitialized: false });
+    const given = '{"cookie":{"originalMaxAge":60000,"__proto__":{"evil":true}},"n":1}';
+    await run((done) => store.set(SID, JSON.parse(given), done));
+    for (const stored of [(await getFrom(store))!, JSON.parse(given) as Record<string, unknown>]) {
+      const made = store.createSession({ sessionID: SID }, stored) as session.SessionData & { n: number };
+      expect(made.n).toBe(1);
+      expect((made.cookie as unknown as Record<string, unknown>).evil).toBeUndefined();
+      expect(made.cookie).toBeInstanceOf(session.Cookie);
+    }
+    expect(Object.hasOwn((await getFrom(store))!.cookie as object, '__proto__')).toBe(false);
+  });
+
+  it('set() of a session that another codec has overwritten meanwhile drops it, and leaves what is there', async () => {
+    const sessions = new MemorySessionStore();
+    const store = toExpressStore(sessions);
+    const gone: unknown[] = [];
+    store.on('gone', (event) => gone.push(event));
+    await run((done) => store.set(SID, { cookie, n: 1 }, done));
+    const found = (await getFrom(store))!;
+    for await (const base of sessions.all())
+      expect(await sessions.set({ base, data: '=foreign', keepExpiry: true })).toMatchObject({
+        status: 'written',
+      });
+    found.n = 2;
+    await run((done) => store.set(SID, found, done));
+    for await (const { data } of sessions.all()) expect(data).toBe('=foreign');
+    expect([gone.length, await sessions.length()]).toEqual([1, 1]);
+  });
+});
+
+const OLD = 'old-abcdefghijklmnopqrstuvwxyz01';
+function oldStore(): MapStore {
+  const old = new MapStore();
+  old.map.set(OLD, JSON.stringify({ cookie, views: 1 }));
+  return old;
+}
+const down = (...args: unknown[]) => (args.at(-1) as Callback)(new Error('old store is down'));
+/** Lets one method fail or hang from its call number `from` on. */
+function breakFrom(
+  old: MapStore,
+  method: 'get' | 'destroy',
+  from: number,
+  broken: (...args: unknown[]) => unknown,
+) {
+  const works = old[method].bind(old) as (...args: unknown[]) => unknown;
+  let calls = 0;
+  const replaced = (...args: unknown[]) => (++calls < from ? works(...args) : broken(...args));
+  Object.assign(old, { [method]: replaced });
+  return { calls: () => calls, mend: () => Object.assign(old, { [method]: works }) };
+}
+const hang = () => undefined;
+
+describe('toExpressStore with a fallback that is ill', () => {
+  it('get() that is never answered fails after timeoutMs, and later ones work', async () => {
+    const old = oldStore();
+    const store = toExpressStore(new MemorySessionStore(), { fallback: old, timeoutMs: 50 });
+    const { mend } = breakFrom(old, 'get', 1, hang);
+    const error = await getFrom(store, OLD).catch((thrown: unknown) => thrown);
+    expect(error).toBeInstanceOf(SessionStoreUnavailableError);
+    expect((error as Error).message).toMatch(/no answer of MapStore within 50 ms/);
+    mend();
+    expect(await getFrom(store, OLD)).toMatchObject({ views: 1 });
+  });
+
+  it('destroy() works at once while get() waits for an answer, and that one moves nothing when it comes', async () => {
+    const old = oldStore();
+    const sessions = new MemorySessionStore();
+    const store = toExpressStore(sessions, { fallback: old, timeoutMs: 600_000 });
+    let answer = (): void => undefined;
+    const { mend } = breakFrom(old, 'get', 1, (_, callback) => {
+      answer = () => (callback as Callback)(null, { cookie, views: 1 });
+    });
+    const waiting = getFrom(store, OLD);
+    await expect.poll(() => answer.name).toBe('answer');
+    await run((done) => store.destroy(OLD, done));
+    mend();
+    expect(await getFrom(store, OLD)).toBeNull(); // does not share the one that hangs
+    const create = sessions.create.bind(sessions);
+    let created = 0;
+    sessions.create = (wanted) => {
+      created++;
+      return create(wanted);
+    };
+    answer();
+    expect([await waiting, created, await sessions.length()]).toEqual([null, 0, 0]);
+  });
+
+  it('destroy() waits for a move that is writing here already, and ends what it wrote', async () => {
+    const old = oldStore();
+    const sessions = new MemorySessionStore();
+    const store = toExpressStore(sessions, { fallback: old });
+    const create = sessions.create.bind(sessions);
+    let go = (): void => undefined;
+    const gate = new Promise<void>((resolve) => (go = resolve));
+    let isAsked = false;
+    sessions.create = async (wanted) => {
+      isAsked = true;
+      await gate;
+      return create(wanted);
+    };
+    const waiting = getFrom(store, OLD);
+    await expect.poll(() => isAsked).toBe(true);
+    const works = old.destroy.bind(old);
+    let calls = 0; // the first is that of the logout: it fails, so that only what ends ours again is left
+    old.destroy = (sid, callback) => (++calls === 1 ? down(sid, callback) : works(sid, callback));
+    const ended = run((done) => store.destroy(OLD, done)).catch(String);
+    await expect.poll(() => calls).toBe(1);
+    go();
+    expect((await Promise.all([waiting, ended]))[1]).toMatch(/old store is down/);
+    expect([await sessions.length(), old.map.size]).toEqual([0, 0]);
+  });
+
+  it.each([
+    ['fails', down, /old store is down/],
+    ['hangs', hang, /no answer of MapStore within 50 ms/],
+  ])(
+    'destroy() of one that is here ends it though the old store %s, and reports that',
+    async (_, broken, message) => {
+      const old = oldStore();
+      const sessions = new MemorySessionStore();
+      const store = toExpressStore(sessions, { fallback: old, timeoutMs: 50 });
+      await getFrom(store, OLD);
+      expect(await sessions.length()).toBe(1);
+      breakFrom(old, 'destroy', 1, (...args) => {
+        atDestroy = sessions.length();
+        return broken(...args);
+      });
+      let atDestroy: Promise<number> | undefined;
+      await expect(run((done) => store.destroy(OLD, done))).rejects.toThrow(message);
+      expect([await atDestroy, await sessions.length()]).toEqual([0, 0]); // ours went first
+    },
+  );
+
+  it.each([
+    ['has no clear()', undefined, /MapStore\) has no method clear\(\)/],
+    ['fails', down, /old store is down/],
+    ['hangs', hang, /no answer of MapStore within 50 ms/],
+  ])('clear() ends ours though the old store %s, and reports that', async (_, clear, message) => {
+    const sessions = new MemorySessionStore();
+    const fallback = Object.assign(new MapStore(), clear && { clear });
+    const store = toExpressStore(sessions, { fallback: fallback as ExpressStore, timeoutMs: 50 });
+    await run((done) => store.set(SID, { cookie }, done));
+    await expect(run((done) => store.clear(done))).rejects.toThrow(message);
+    expect(await sessions.length()).toBe(0);
+  });
+
+  it.each([
+    ['destroy() fails', 'destroy', 1, down, /old store is down/],
+    ['destroy() hangs', 'destroy', 1, hang, /no answer of MapStore within 50 ms/],
+    ['second get() fails', 'get', 2, down, /old store is down/],
+    ['second get() hangs', 'get', 2, hang, /no answer of MapStore within 50 ms/],
+  ] as const)(
+    'a move whose %s leaves the old copy alone, and the next request moves it',
+    async (_, method, from, broken, message) => {
+      const old = oldStore();
+      const sessions = new MemorySessionStore();
+      const store = toExpressStore(sessions, { fallback: old, timeoutMs: 50 });
+      const { mend } = breakFrom(old, method, from, broken);
+      await expect(getFrom(store, OLD)).rejects.toThrow(message);
+      expect([await sessions.length(), old.map.size]).toEqual([0, 1]);
+      mend();
+      expect(await getFrom(store, OLD)).toMatchObject({ views: 1 });
+      expect([await sessions.length(), old.map.size]).toEqual([1, 0]);
+    },
+  );
 });
