@@ -177,16 +177,14 @@ export class MemorySessionStore extends SessionStore {
     const displaced = this.#makeRoom(next, base.id);
     if (displaced === null) return { status: 'limit' };
     this.#records.delete(base.id);
-    const { alias, absoluteTimeout } = next;
+    const { alias } = next;
     if (!sameUser) return { status: 'moved', displaced, ...this.#add(next) };
     for (const { spared } of this.#fences.get(base.userId) ?? [])
       if (spared.has(base.id)) spared.add(next.id);
     if (alias !== undefined)
       this.#aliases.set(base.id, { id: next.id, reads: now + alias.readMs, until: now + alias.keepMs });
-    const { createdAt } = current;
-    const restarted = absoluteTimeout === 0 ? 0 : now + absoluteTimeout;
-    const absoluteDeadline = next.restartsAbsolute === true ? restarted : current.absoluteDeadline;
-    const inherited = { createdAt, absoluteDeadline };
+    const { createdAt, absoluteDeadline } = current;
+    const inherited = next.restartsAbsolute === true ? { createdAt } : { createdAt, absoluteDeadline };
     return { status: 'moved', displaced, ...this.#add(next, inherited) };
   }
 
