@@ -12,8 +12,8 @@ import type { SessionMetadata, SessionRecord } from '../core/session-record.inte
  *
  * Numbers are decimal with leading zeros; times are milliseconds; `user` is percent-encoded and empty when anonymous;
  * the id is the key's. `1` is the layout. A session that is being moved to another partition reads
- * `M <nonce:11> <record>` for a few seconds and counts as absent. The id of one whose token was rotated may hold
- * `A <new id:23> <until when reads follow it:13>` for a while.
+ * `M <nonce:11> <record>` and counts as absent; it may be put back for a few seconds, and its key outlives them for the
+ * sweep. The id of one whose token was rotated may hold `A <new id:23> <until when reads follow it:13>` for a while.
  */
 const BODY = 71; // createdAt starts here
 const USER = 85;
