@@ -12,6 +12,7 @@ export type {
   SessionCookieOptions,
   SessionCsrfOptions,
   SessionEventCallbacks,
+  RedisClusterOptions,
   SessionModuleOptions,
   SessionOptionsFactory,
   StoreUnavailablePolicy,

@@ -31,6 +31,7 @@ import { checkTls } from './http/tls-check.js';
 import { createTransports } from './http/token-transport.js';
 import { ViewRules } from './http/view-rules.js';
 import { SessionOptionsError } from './errors/caller.errors.js';
+import { namesCluster } from './options/option-checks.js';
 import { resolveSessionOptions } from './options/resolve-session-options.js';
 import type { ResolvedSessionOptions } from './options/session-options.interface.js';
 import { RedisSubscriber } from './pubsub/redis.subscriber.js';
@@ -43,7 +44,8 @@ import {
   type OPTIONS_TYPE,
 } from './session.module-definition.js';
 import { MemorySessionStore } from './store/memory-session.store.js';
-import { openOwnClient } from './store/redis-client.js';
+import { openOwnClient, openOwnCluster } from './store/redis-client.js';
+import { RedisConnection } from './store/redis-connection.js';
 import { RedisSessionStore } from './store/redis-session.store.js';
 
 /**
@@ -326,8 +328,15 @@ function createStore(options: ResolvedSessionOptions, events: SessionEvents): Se
   const { redis, store, commandTimeoutMs, instanceId } = options;
   if (store !== undefined) return store;
   if (redis === undefined) return new MemorySessionStore();
+  const name = (purpose: string): string => `sessionkit${purpose}:${instanceId}`;
+  const timeoutMs = commandTimeoutMs * 2;
   return new RedisSessionStore(
-    (purpose) => openOwnClient(redis, `sessionkit${purpose}:${instanceId}`, commandTimeoutMs * 2),
+    namesCluster(redis)
+      ? {
+          directory: () => openOwnCluster(redis, name(''), commandTimeoutMs),
+          connectTo: (directory, node, purpose) => directory.connectTo(node, name(purpose), timeoutMs),
+        }
+      : (purpose) => openOwnClient(redis, name(purpose), timeoutMs),
     options,
     events,
   );
@@ -375,12 +384,45 @@ function createSubscriber(
   if (!(store instanceof RedisSessionStore) || redis === undefined || !wanted) {
     return new RedisSubscriber(null, events, store.capabilities.exclusive === true);
   }
+  const { connection, keys, topology } = store;
+  const name = `sessionkit-sub:${instanceId}`;
   const source = subscriber ?? redis;
+  if (connection instanceof RedisConnection) {
+    if (namesCluster(source)) throw new Error('checked with the options');
+    return new RedisSubscriber(
+      {
+        connect: () => openOwnClient(source, name, coherence.leaseMs),
+        channel: store.channel,
+        commands: connection,
+        instanceId,
+        ...coherence,
+      },
+      events,
+      false,
+    );
+  }
+  // The same nodes, with settings of its own, such as other credentials.
+  const own =
+    subscriber !== undefined && namesCluster(subscriber)
+      ? openOwnCluster(subscriber, name, coherence.leaseMs)
+      : null;
   return new RedisSubscriber(
     {
-      connect: () => openOwnClient(source, `sessionkit-sub:${instanceId}`, coherence.leaseMs),
-      channel: store.channel,
-      commands: store.connection,
+      channels: keys.eachPartition((partition) => ({
+        name: keys.channelOf(partition),
+        probe: keys.probe(partition),
+      })),
+      follow: (onMasters) =>
+        connection.follow((masters) =>
+          onMasters(
+            masters.map(({ node, ...master }) => ({
+              ...master,
+              connect: async () =>
+                ((await own) ?? topology!.directory).connectTo(node, name, coherence.leaseMs),
+            })),
+          ),
+        ),
+      onRedirected: (listener) => connection.onRedirected(listener),
       instanceId,
       ...coherence,
     },

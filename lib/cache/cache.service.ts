@@ -3,6 +3,7 @@ import { LRUCache } from 'lru-cache';
 import { SYSTEM_CLOCK, type Clock } from '../core/clock.js';
 import type {
   CacheLoad,
+  CopyLease,
   FillTicket,
   InvalidationSource,
   SessionCache,
@@ -26,6 +27,7 @@ const MAX_FILES_WRITING = 256;
 /** A copy. While `file` is set, the record is only its head: metadata and data lie in the file. */
 interface Entry {
   record: SessionRecord;
+  readonly lease: CopyLease;
   readonly epoch: number;
   /** Monotonic milliseconds until which the copy may be served. */
   deadline: number;
@@ -63,7 +65,7 @@ export class CacheService implements SessionCache {
   readonly #tokenOfId = new Map<string, string>();
   readonly #tickets = new Map<string, Set<FillTicket>>();
   readonly #reads = new Map<string, Read>();
-  readonly #unknown = new LRUCache<string, { readonly epoch: number; readonly until: number }>({
+  readonly #unknown = new LRUCache<string, Pick<FillTicket, 'lease' | 'epoch'> & { readonly until: number }>({
     max: UNKNOWN_ENTRIES,
   });
   readonly #ttlRatio: number;
@@ -141,7 +143,7 @@ export class CacheService implements SessionCache {
   /** @internal */
   peek(token: string): SessionRecord | undefined {
     const entry = this.#entries.peek(token);
-    return entry !== undefined && entry.file === null && entry.epoch === this.source.epoch
+    return entry !== undefined && entry.file === null && entry.epoch === entry.lease.epoch
       ? entry.record
       : undefined;
   }
@@ -193,8 +195,9 @@ export class CacheService implements SessionCache {
   /** @internal */
   reserve(id: string): FillTicket {
     const sentAt = this.clock.monotonic();
-    const open = this.enabled && this.source.isLiveAt(sentAt);
-    const ticket = { id, epoch: this.source.epoch, sentAt, min: -1, open };
+    const lease = this.source.leaseOf(id);
+    const open = this.enabled && lease.isLiveAt(sentAt);
+    const ticket = { id, lease, epoch: lease.epoch, sentAt, min: -1, open };
     if (!open) return ticket;
     const others = this.#tickets.get(id);
     if (others === undefined) this.#tickets.set(id, new Set([ticket]));
@@ -254,7 +257,7 @@ export class CacheService implements SessionCache {
   /** @internal */
   refresh(token: string, sentAt: number, touched: TouchResult): void {
     const entry = this.#entries.peek(token);
-    if (entry === undefined || entry.epoch !== this.source.epoch || entry.record.version !== touched.version)
+    if (entry === undefined || entry.epoch !== entry.lease.epoch || entry.record.version !== touched.version)
       return;
     entry.record = { ...entry.record, lastAccess: touched.lastAccess };
     entry.endsAt = endOf(sentAt, entry.record, touched.now);
@@ -306,7 +309,7 @@ export class CacheService implements SessionCache {
         break;
       }
       const entry = this.#entries.peek(token);
-      if (entry !== undefined && entry.epoch === this.source.epoch && now < entry.deadline) continue;
+      if (entry !== undefined && entry.epoch === entry.lease.epoch && now < entry.deadline) continue;
       if (entry !== undefined && this.#mayServeStale(entry, now)) continue;
       this.#entries.delete(token);
       dropped++;
@@ -343,13 +346,14 @@ export class CacheService implements SessionCache {
   }
 
   #mayServe(entry: Entry, now: number): boolean {
-    return entry.epoch === this.source.epoch && now < entry.deadline && this.source.isLiveAt(now);
+    const { lease } = entry;
+    return entry.epoch === lease.epoch && now < entry.deadline && lease.isLiveAt(now);
   }
 
   /** As long as the session lives, and for that much longer than the copy could be served by what was proved. */
   #mayServeStale(entry: Entry, now: number): boolean {
     if (this.#staleForMs === 0 || now >= entry.endsAt) return false;
-    const until = Math.min(entry.deadline, this.source.provenUntil(entry.epoch, now));
+    const until = Math.min(entry.deadline, entry.lease.provenUntil(entry.epoch, now));
     return now <= until + this.#staleForMs;
   }
 
@@ -385,31 +389,32 @@ export class CacheService implements SessionCache {
   }
 
   /** Nothing has been told of the session since the ticket was taken out, and nothing can have been missed. */
-  #isUntouched({ min, epoch }: FillTicket): boolean {
-    return min === -1 && epoch === this.source.epoch && this.source.isLiveAt(this.clock.monotonic());
+  #isUntouched({ min, lease, epoch }: FillTicket): boolean {
+    return min === -1 && epoch === lease.epoch && lease.isLiveAt(this.clock.monotonic());
   }
 
   #isUnknown(id: string): boolean {
     const known = this.#unknown.get(id);
     if (known === undefined) return false;
     const now = this.clock.monotonic();
-    if (known.epoch !== this.source.epoch || now >= known.until || !this.source.isLiveAt(now)) return false;
+    const { lease } = known;
+    if (known.epoch !== lease.epoch || now >= known.until || !lease.isLiveAt(now)) return false;
     this.#unknownHits++;
     return true;
   }
 
   #onAbsent(ticket: FillTicket): void {
-    const { id, epoch, sentAt } = ticket;
+    const { id, lease, epoch, sentAt } = ticket;
     this.#drop(id); // a void copy too: it might be served as a stale one
     if (!ticket.open || !this.#isUntouched(ticket)) return; // nothing can be said of now
-    this.#unknown.set(id, { epoch, until: sentAt + UNKNOWN_AGE_MS });
+    this.#unknown.set(id, { lease, epoch, until: sentAt + UNKNOWN_AGE_MS });
   }
 
   #grant(ticket: FillTicket, token: string, { record, now: storeNow }: LoadedSession): boolean {
     if (
       !ticket.open ||
-      ticket.epoch !== this.source.epoch ||
-      !this.source.isLiveAt(this.clock.monotonic()) ||
+      ticket.epoch !== ticket.lease.epoch ||
+      !ticket.lease.isLiveAt(this.clock.monotonic()) ||
       record.version < ticket.min
     )
       return false;
@@ -428,6 +433,7 @@ export class CacheService implements SessionCache {
     }
     const entry: Entry = {
       record,
+      lease: ticket.lease,
       epoch: ticket.epoch,
       deadline,
       endsAt: endOf(ticket.sentAt, record, storeNow),

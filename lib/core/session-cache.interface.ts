@@ -7,6 +7,7 @@ import type { SessionRecord } from './session-record.interface.js';
  */
 export interface FillTicket {
   readonly id: string;
+  readonly lease: CopyLease;
   readonly epoch: number;
   /** Monotonic milliseconds before the store was asked: a copy's life counts from here. */
   readonly sentAt: number;
@@ -62,8 +63,8 @@ export interface SessionCache {
   delete(id: string): void;
 }
 
-/** Where near caches learn of changes made by other processes. */
-export interface InvalidationSource {
+/** The right to serve and store copies of some sessions: all that share a place from where changes are told. */
+export interface CopyLease {
   /** Copies of an earlier epoch are void. */
   readonly epoch: number;
   /**
@@ -79,6 +80,12 @@ export interface InvalidationSource {
    * @param now monotonic milliseconds, as is the result
    */
   provenUntil(epoch: number, now: number): number;
+}
+
+/** Where near caches learn of changes made by other processes. */
+export interface InvalidationSource {
+  /** The lease on copies of this session, the same one as long as the process lives. */
+  leaseOf(id: string): CopyLease;
   /** Called synchronously for each message; `version` is Infinity when the session ended. */
   onInvalidation(listener: (id: string, version: number) => void): void;
   /** A fill was refused because of what this source told, or because it was not live. */

@@ -6,6 +6,8 @@ export interface StoreConnection {
   serverRunId(): Promise<string>;
   /** What the server says of itself: `master`, or `slave`. Rejects when the connection is not attached. */
   serverRole(): Promise<string>;
+  /** Whether the server has this key. Rejects when the connection is not attached, or the server does not own its slot. */
+  exists(key: string): Promise<boolean>;
   /**
    * The server may not be the master any more: it is asked, and the connection made anew if it is not.
    *

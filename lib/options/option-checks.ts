@@ -1,6 +1,8 @@
 import { distance } from 'fastest-levenshtein';
 import ms from 'ms';
+import type { Cluster } from 'ioredis';
 import { SessionOptionsError } from '../errors/caller.errors.js';
+import type { RedisClusterOptions, SessionModuleOptions } from './session-options.interface.js';
 
 /** Shows a wrong value in an error without showing what may be secret or endless in it. */
 export function shown(value: unknown): string {
@@ -114,4 +116,12 @@ export function checkString(
     );
   }
   return value;
+}
+
+/** Whether the options `redis` and `subscriber` name a Cluster. Every ioredis client has `isCluster`, and a command `cluster`. */
+export function namesCluster(
+  value: NonNullable<SessionModuleOptions['redis']>,
+): value is RedisClusterOptions | Cluster {
+  if (typeof value !== 'object') return false;
+  return 'isCluster' in value ? value.isCluster : 'cluster' in value;
 }

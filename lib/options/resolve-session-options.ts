@@ -8,6 +8,7 @@ import {
   checkKeys,
   checkString,
   shown,
+  namesCluster,
 } from './option-checks.js';
 import { resolveCache, resolveCoherence } from './resolve-cache-options.js';
 import { resolveCookie, resolveCsrf, resolveExpressView, resolveTransport } from './resolve-http-options.js';
@@ -74,6 +75,12 @@ export function resolveSessionOptions(input: SessionModuleOptions = {}): Resolve
     throw new SessionOptionsError(
       'subscriber',
       'needs "redis", which is absent. Set redis too, or drop subscriber.',
+    );
+  }
+  if (subscriber !== undefined && redis !== undefined && namesCluster(subscriber) !== namesCluster(redis)) {
+    throw new SessionOptionsError(
+      'subscriber',
+      'and "redis" must both name a Cluster, or neither: what is written to one is not told by the other. Drop subscriber.',
     );
   }
   if (input.store !== undefined && redis !== undefined) {
@@ -275,25 +282,28 @@ function checkRedis(option: 'redis' | 'subscriber', value: RedisOption): RedisOp
   if (typeof value !== 'object' || value === null || Array.isArray(value)) {
     throw new SessionOptionsError(
       option,
-      `must be a URL, ioredis options or an ioredis client; got ${Array.isArray(value) ? 'an array' : typeof value}. ` +
+      `must be a URL, ioredis options, { cluster: [...] } or an ioredis client; got ${Array.isArray(value) ? 'an array' : typeof value}. ` +
         "Write e.g. redis: 'redis://localhost:6379'.",
-    );
-  }
-  if ('isCluster' in value && value.isCluster) {
-    throw new SessionOptionsError(
-      option,
-      'is an ioredis Cluster, which this version does not support. Pass a single Redis.',
     );
   }
   const settings: object = isClient(value) ? value.options : value;
   if ('sentinels' in settings && settings.sentinels) checkSentinel(option, settings);
-  if ('cluster' in settings) {
-    throw new SessionOptionsError(
-      option,
-      'names a cluster, which this version does not support. Pass a single Redis.',
-    );
-  }
+  if (!isClient(value) && 'cluster' in value) checkCluster(option, value.cluster);
   return value;
+}
+
+function checkCluster(option: string, nodes: unknown): void {
+  const isNode = (node: unknown): boolean =>
+    (typeof node === 'string' && /^(rediss?:)?\/\//.test(node)) ||
+    (Number.isInteger(node) && Number(node) > 0) ||
+    (typeof node === 'object' && node !== null && 'port' in node && Number.isInteger(Number(node.port)));
+  if (Array.isArray(nodes) && nodes.length > 0 && nodes.every(isNode)) return;
+  // Never shown: a node may be given as a URL with a password.
+  throw new SessionOptionsError(
+    `${option}.cluster`,
+    `must name at least one node by host and port; got ${Array.isArray(nodes) ? `${nodes.length} nodes, not all of them such` : typeof nodes}. ` +
+      "Write [{ host: '10.0.0.1', port: 6379 }].",
+  );
 }
 
 function checkSentinel(

@@ -1,4 +1,4 @@
-import type { Redis, RedisOptions } from 'ioredis';
+import type { Cluster, ClusterNode, ClusterOptions, Redis, RedisOptions } from 'ioredis';
 import type { SessionCodec, SimpleCodec } from '../core/codec.js';
 import type { SessionDataClass } from '../core/session-data.js';
 import type { SessionMetadata, SessionRecord } from '../core/session-record.interface.js';
@@ -36,6 +36,17 @@ export type TransportOption = 'cookie' | 'bearer' | { header: string } | TokenTr
 export type CapturedRequest = RequestHeaders & { readonly ip?: string | undefined };
 
 /**
+ * A Redis Cluster: some of its nodes, and ioredis' options for it. Its `redisOptions` hold credentials and TLS for all
+ * nodes, `natMap` and `dnsLookup` say how they are reached from here.
+ *
+ * @publicApi
+ */
+export interface RedisClusterOptions extends ClusterOptions {
+  /** Nodes to begin with: `{ host, port }`, or URLs. The others are found through them. */
+  readonly cluster: readonly ClusterNode[];
+}
+
+/**
  * Options of `SessionModule.forRoot` and `forRootAsync`. Everything has a default; unknown keys and wrong values
  * stop the boot with a `SessionOptionsError`.
  *
@@ -44,17 +55,17 @@ export type CapturedRequest = RequestHeaders & { readonly ip?: string | undefine
 export interface SessionModuleOptions {
   /**
    * Redis (or Valkey) 7.0 or newer: a URL, ioredis options, or an ioredis client; with Sentinel, options or a client
-   * with `sentinels` and `name`. A client is only copied (`duplicate()`): it is never put into subscriber mode and
-   * never closed by this package.
+   * with `sentinels` and `name`; with Redis Cluster `{ cluster: [...] }` or an ioredis `Cluster`. A client is only copied
+   * (`duplicate()`): it is never put into subscriber mode and never closed by this package.
    * @default absent: the embedded memory store, for one process
    */
-  redis?: string | RedisOptions | Redis;
+  redis?: string | RedisOptions | Redis | RedisClusterOptions | Cluster;
 
   /**
-   * Where invalidations are received, in the same forms as `redis`. Must reach the same server.
+   * Where invalidations are received, in the same forms as `redis`. Must reach the same server, or the same Cluster.
    * @default a second connection made from `redis`
    */
-  subscriber?: string | RedisOptions | Redis;
+  subscriber?: string | RedisOptions | Redis | RedisClusterOptions | Cluster;
 
   /**
    * A store of your own instead of `redis`. The near cache is off unless the store says that this process is its
@@ -406,8 +417,8 @@ export interface SessionOptionsFactory {
 
 /** Options after filling and checking; durations are milliseconds. */
 export interface ResolvedSessionOptions {
-  readonly redis: string | RedisOptions | Redis | undefined;
-  readonly subscriber: string | RedisOptions | Redis | undefined;
+  readonly redis: SessionModuleOptions['redis'];
+  readonly subscriber: SessionModuleOptions['subscriber'];
   readonly store: SessionStore | undefined;
   readonly keyPrefix: string;
   readonly idleTimeout: number;

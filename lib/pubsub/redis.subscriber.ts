@@ -1,22 +1,35 @@
-import { Logger } from '@nestjs/common';
-import type { Redis } from 'ioredis';
 import { SYSTEM_CLOCK, type Clock } from '../core/clock.js';
-import type { InvalidationSource } from '../core/session-cache.interface.js';
-import type { StoreConnection } from '../core/store-connection.interface.js';
+import type { CopyLease, InvalidationSource } from '../core/session-cache.interface.js';
+import { partitionOfId } from '../core/session-token.js';
 import type { SessionEvents, SubscriberState } from '../events/session-events.js';
 import { parseInvalidation } from './invalidation-message.js';
 import { Lease } from './lease.js';
+import { Subscription, type Channel, type SubscribedServer } from './subscription.js';
 
-/** What the composition root hands over when there is a Redis. */
-export interface SubscriberLink {
-  /** Makes the subscriber connection S, not yet connected. */
-  connect(): Promise<Redis>;
-  readonly channel: string;
-  /** The store's command connection C. */
-  readonly commands: StoreConnection;
+interface LinkOptions {
   readonly instanceId: string;
   readonly leaseMs: number;
   readonly heartbeatMs: number;
+}
+
+/** What the composition root hands over when there is one Redis. */
+export interface SubscriberLink extends SubscribedServer, LinkOptions {
+  readonly channel: string;
+}
+
+/** A master of a Cluster and the partitions it owns. */
+export interface SubscribedMaster extends SubscribedServer {
+  readonly partitions: readonly number[];
+}
+
+/** What it hands over when there is a Cluster. */
+export interface ClusterSubscriberLink extends LinkOptions {
+  /** Name of each partition's channel, and of a key beside it that is never set. */
+  readonly channels: readonly { readonly name: string; readonly probe: string }[];
+  /** Tells the masters now and whenever they change, in the same step as commands take their new way. */
+  follow(onMasters: (masters: readonly SubscribedMaster[]) => void): void;
+  /** Tells of a command that was sent on to another master than the one listened to. */
+  onRedirected(listener: (partition: number) => void): void;
 }
 
 /**
@@ -25,7 +38,7 @@ export interface SubscriberLink {
  * @publicApi
  */
 export interface SubscriberCounts {
-  /** Epochs begun: the first, and one after each loss of a link or of the proof. */
+  /** Epochs begun: the first, and one after each loss of a link or of the proof. In a Cluster each partition's count. */
   readonly epochs: number;
   /** Heartbeats answered. */
   readonly heartbeats: number;
@@ -38,49 +51,38 @@ export interface SubscriberCounts {
 }
 
 /**
- * After an epoch could not be opened (no rights on the channel, C not back yet), the next try comes after the first of
- * these, doubled each time up to the second, and not in all processes at the same moment.
- */
-const RETRY_MS = { first: 250, most: 1_000 };
-/** A connection that ioredis has given up for good is begun anew after this. */
-const REVIVE_MS = 50;
-
-/**
- * Receives what other processes changed, on a connection of its own, and knows whether it may have missed something.
+ * Receives what other processes changed, on connections of its own, and knows whether it may have missed something.
  *
  * An **epoch** is a stretch of time in which nothing can have been missed: it ends when either connection breaks or no
  * proof came for `leaseMs`, and a new one begins only when the subscription is confirmed, both connections are attached
- * to the same master, and that master has answered on S (COHERENCE rules 2 and 3). Copies of an earlier epoch are never
+ * to the same master, and that master has answered (COHERENCE rules 2 and 3). Copies of an earlier epoch are never
  * served.
  *
  * Within an epoch the **lease** allows to answer from copies: a heartbeat every `heartbeatMs` asks the server on S.
  * What it published before its answer has come in before the answer, so at the moment the question was sent nothing
  * was missing (rule 4).
  *
+ * In a Cluster there is a connection to each master that owns a partition, and a lease for each partition: a master that
+ * is lost suspends its own partitions only.
+ *
  * @publicApi
  */
 export class RedisSubscriber implements InvalidationSource {
-  readonly #logger = new Logger('SessionModule');
   readonly #listeners: ((id: string, version: number) => void)[] = [];
-  readonly #lease: Lease;
-  #client: Redis | undefined;
-  #retry: NodeJS.Timeout | undefined;
-  #heart: NodeJS.Timeout | undefined;
-  /** Asks the master something on S that it answers after all it has published. */
-  #ask: (client: Redis) => Promise<void> = askRole;
+  /** One for everything, or one for each partition. */
+  readonly #leases: readonly Lease[];
+  readonly #channels: readonly Channel[];
+  readonly #subscriptions = new Map<object, Subscription>();
+  /** Where nothing is listened to: as good as the process is alone. */
+  readonly #alone: CopyLease;
   /** The state but for time: a lease may have run out that no timer has seen yet. */
   #state: SubscriberState;
-  #epoch = 0;
-  /** The newest epoch that was live and has ended. */
-  #past = { epoch: -1, until: -Infinity };
   #epochs = 0;
   #heartbeats = 0;
   #messages = 0;
   #malformed = 0;
   #refusedFills = 0;
   #closed = false;
-  #lastProblem = '';
-  #failures = 0;
 
   /**
    * @internal provided by `SessionModule`
@@ -89,45 +91,64 @@ export class RedisSubscriber implements InvalidationSource {
    * @param liveWithoutLink whether copies may be kept then (this process is the only writer)
    */
   constructor(
-    private readonly link: SubscriberLink | null,
+    private readonly link: SubscriberLink | ClusterSubscriberLink | null,
     private readonly events: SessionEvents,
-    private readonly liveWithoutLink: boolean,
+    liveWithoutLink: boolean,
     private readonly clock: Clock = SYSTEM_CLOCK,
   ) {
     this.#state = link === null ? 'off' : 'connecting';
-    this.#lease = new Lease(link?.leaseMs ?? 0);
+    this.#alone = {
+      epoch: 0,
+      isLiveAt: () => liveWithoutLink,
+      provenUntil: (_epoch, now) => (liveWithoutLink ? now : -Infinity),
+    };
+    const channels =
+      link === null ? [] : 'follow' in link ? link.channels : [{ name: link.channel, probe: null }];
+    this.#channels = channels.map((channel) => ({ ...channel, lease: new Lease(link!.leaseMs) }));
+    this.#leases = this.#channels.map(({ lease }) => lease);
   }
 
   get state(): SubscriberState {
     return this.#state === 'live' && !this.live ? 'suspended' : this.#state;
   }
 
-  /** True while copies may be served and stored. */
+  /** True while copies, in a Cluster of every partition, may be served and stored. */
   get live(): boolean {
     return this.isLiveAt(this.clock.monotonic());
   }
 
-  /** @internal */
-  isLiveAt(now: number): boolean {
-    return this.#state === 'live' ? this.#lease.holdsAt(now) : this.#state === 'off' && this.liveWithoutLink;
+  /** In a Cluster the partitions whose sessions are read from Redis at the moment; with one Redis `[0]` for all, or none. */
+  get suspended(): readonly number[] {
+    const now = this.clock.monotonic();
+    return this.#leases.flatMap((lease, partition) => (lease.isLiveAt(now) ? [] : [partition]));
+  }
+
+  /** @internal What is known of the sessions among which this one is. */
+  leaseOf(id: string): CopyLease {
+    const leases = this.#leases;
+    if (leases.length <= 1) return leases[0] ?? this.#alone;
+    return leases[partitionOfId(id, leases.length) ?? 0]!;
   }
 
   /** @internal */
-  provenUntil(epoch: number, now: number): number {
-    if (this.#state === 'off') return this.liveWithoutLink ? now : -Infinity;
-    if (this.#state === 'live') return epoch === this.#epoch ? this.#lease.until : -Infinity;
-    return epoch === this.#past.epoch ? this.#past.until : -Infinity;
+  isLiveAt(now: number): boolean {
+    return this.#state === 'off'
+      ? this.#alone.isLiveAt(now)
+      : this.#leases.every((lease) => lease.isLiveAt(now));
   }
 
   /** Grows whenever copies become void. */
   get epoch(): number {
-    return this.#epoch;
+    let sum = 0;
+    for (const { epoch } of this.#leases) sum += epoch;
+    return sum;
   }
 
-  /** Milliseconds since the newest proof that nothing was missed; null when there is none in this epoch. */
+  /** Milliseconds since the newest proof that nothing was missed, in a Cluster the oldest of those; null when there is none. */
   get proofAge(): number | null {
-    const age = this.#lease.ageAt(this.clock.monotonic());
-    return age === Infinity ? null : age;
+    const now = this.clock.monotonic();
+    const age = Math.max(...this.#leases.map((lease) => lease.ageAt(now)));
+    return Number.isFinite(age) ? age : null;
   }
 
   get counts(): SubscriberCounts {
@@ -152,156 +173,69 @@ export class RedisSubscriber implements InvalidationSource {
 
   /** @internal Begins to connect; does not wait for it. */
   async start(): Promise<void> {
-    if (this.link === null) return;
-    const client = await this.link.connect();
-    if (this.#closed) return client.disconnect();
-    this.#client = client;
-    client.on('error', () => undefined); // 'close' follows, and ends the epoch
-    client.on('close', () => this.#endEpoch('the subscriber connection was lost'));
-    client.on('end', () => {
-      this.#endEpoch('the subscriber connection was lost');
-      this.#tryAgainIn(REVIVE_MS);
+    const { link } = this;
+    if (link === null) return;
+    if (!('follow' in link)) return this.#listenTo(link, this.#channels);
+    link.follow((masters) => this.#follow(masters));
+    link.onRedirected((partition) => {
+      this.#leases[partition]!.end();
+      this.#onEnded('a slot is moving');
     });
-    client.on('ready', () => void this.#beginEpoch(client));
-    client.on('message', (_channel: string, text: unknown) => this.#receive(text));
-    this.link.commands.onLost(() => {
-      this.#endEpoch('the command connection was lost');
-      this.#reconnect();
-    });
-    this.#heart = setInterval(() => this.#beat(client), this.link.heartbeatMs).unref();
-    client.connect().catch(() => undefined); // retried by the connection's own strategy
   }
 
   /** @internal */
   async close(): Promise<void> {
     this.#closed = true;
-    clearTimeout(this.#retry);
-    clearInterval(this.#heart);
-    this.#endEpoch('the app is shutting down');
-    this.#client?.disconnect();
+    for (const subscription of this.#subscriptions.values()) subscription.close();
+    this.#subscriptions.clear();
   }
 
-  async #beginEpoch(client: Redis): Promise<void> {
-    const epoch = this.#epoch;
-    let askedAt: number;
-    try {
-      // Asked before SUBSCRIBE: on RESP2 a subscribed connection answers nothing but PING.
-      const [info] = await Promise.all([client.info('server'), askRole(client)]);
-      const runId = /^run_id:(\w+)/m.exec(info)?.[1];
-      await client.subscribe(this.link!.channel);
-      const ofStore = await this.link!.commands.serverRunId().catch(() => {
-        throw new StoreAwayError('the command connection is down');
-      });
-      if (runId === undefined || runId !== ofStore) {
-        throw new Error('the subscriber and the command connection are attached to different servers');
-      }
-      askedAt = this.clock.monotonic();
-      await this.#firstHeartbeat(client);
-    } catch (error) {
-      if (error instanceof NotMasterError) this.link!.commands.suspect('role');
-      // Where the link broke meanwhile, its next 'ready' tries again.
-      if (epoch === this.#epoch && client.status === 'ready') this.#onProblem(error);
-      return;
-    }
-    if (epoch !== this.#epoch || this.#closed) return; // the same
-    clearTimeout(this.#retry);
-    this.#failures = 0;
-    this.#lastProblem = '';
-    this.#epochs++;
-    this.#lease.prove(askedAt);
-    this.#become('live', null);
+  async #listenTo(server: SubscribedServer, channels: readonly Channel[]): Promise<void> {
+    const subscription = new Subscription(server, channels, this.link!, this.clock, {
+      onMessage: (text) => this.#receive(text),
+      onOpened: () => this.#onOpened(),
+      onHeartbeat: () => this.#heartbeats++,
+      onEnded: (reason) => this.#onEnded(reason),
+    });
+    this.#subscriptions.set(server.commands, subscription);
+    await subscription.start();
   }
 
-  /** On RESP3 a subscribed connection takes commands, so one question answers both; on RESP2 it takes two. */
-  async #firstHeartbeat(client: Redis): Promise<void> {
-    this.#ask = askRole;
-    try {
-      await this.#ask(client);
-    } catch (error) {
-      if (!isSubscriberMode(error)) throw error;
-      const { commands } = this.link!;
-      // A demoted server keeps S open and answers PING. That C is attached to the same one is known since the epoch
-      // began, for the loss of either connection ends it.
-      this.#ask = async (subscribed) => {
-        const [, role] = await Promise.all([subscribed.ping(), commands.serverRole()]);
-        mustBeMaster(role);
-      };
-      await this.#ask(client);
-    }
-  }
-
-  #beat(client: Redis): void {
-    if (this.#state !== 'live') return;
-    const epoch = this.#epoch;
-    const askedAt = this.clock.monotonic();
-    if (this.#hasLapsed(askedAt)) return;
-    this.#ask(client).then(
-      () => {
-        if (epoch !== this.#epoch || this.#hasLapsed(this.clock.monotonic())) return;
-        this.#heartbeats++;
-        this.#lease.prove(askedAt);
-      },
-      (error: unknown) => {
-        // A broken link ends the epoch by itself. Anything else is an answer, and not the one that is needed.
-        if (epoch !== this.#epoch || client.status !== 'ready') return;
-        if (error instanceof NotMasterError) this.link!.commands.suspect('role');
-        this.#endEpoch(messageOf(error));
-        this.#onProblem(error);
-      },
-    );
-  }
-
-  /**
-   * A lease that ran out does not come back: its connection is suspect, and a new epoch begins on a new one. So is the
-   * store's: this process may have slept through a failover, and still be attached to the former master.
-   */
-  #hasLapsed(now: number): boolean {
-    if (this.#lease.holdsAt(now)) return false;
-    this.#endEpoch(`no proof for ${this.link!.leaseMs} ms`);
-    this.#reconnect();
-    this.link!.commands.suspect('silence');
-    return true;
-  }
-
-  #endEpoch(reason: string): void {
-    if (this.#state === 'live') this.#past = { epoch: this.#epoch, until: this.#lease.until };
-    this.#epoch++;
-    this.#lease.end();
-    if (this.#state === 'live') this.#become('suspended', reason);
-  }
-
-  #become(state: SubscriberState, reason: string | null): void {
-    this.#state = state;
-    this.events.emit('lease', { state, epoch: this.#epoch, reason });
-  }
-
-  #onProblem(error: unknown): void {
+  #follow(masters: readonly SubscribedMaster[]): void {
     if (this.#closed) return;
-    // A store that is away comes back by itself and needs no line here; anything else is said once until it changes.
-    const problem = messageOf(error).slice(0, 200);
-    if (!(error instanceof StoreAwayError) && problem !== this.#lastProblem) {
-      this.#lastProblem = problem;
-      this.#logger.warn(
-        `The near cache is off, sessions are read from Redis: ${problem}. The subscriber needs INFO, ROLE, PING and ` +
-          `SUBSCRIBE on "${this.link!.channel}", on the same master as the store.`,
-      );
+    const channelsOf = new Map(
+      masters.map((master) => [
+        master.commands,
+        master.partitions.map((partition) => this.#channels[partition]!),
+      ]),
+    );
+    // What a master has lost ends first: a lease is never in two hands.
+    for (const [commands, subscription] of this.#subscriptions) {
+      const channels = channelsOf.get(commands as SubscribedServer['commands']);
+      if (channels !== undefined) {
+        subscription.keepOnly(channels);
+        continue;
+      }
+      subscription.close();
+      this.#subscriptions.delete(commands);
     }
-    const wait = Math.min(RETRY_MS.first * 2 ** this.#failures++, RETRY_MS.most);
-    this.#tryAgainIn(wait * (0.75 + Math.random() / 4));
+    for (const master of masters) {
+      const channels = channelsOf.get(master.commands)!;
+      const known = this.#subscriptions.get(master.commands);
+      if (known !== undefined) known.listenTo(channels);
+      // Nobody waits for it; where the connection cannot even be made, there is no lease.
+      else this.#listenTo(master, channels).catch((error: unknown) => this.#onEnded(String(error)));
+    }
   }
 
-  /** One timer for every reason, so that none can call another's off. */
-  #tryAgainIn(ms: number): void {
-    clearTimeout(this.#retry);
-    if (!this.#closed) this.#retry = setTimeout(() => this.#reconnect(), ms).unref();
+  #onOpened(): void {
+    this.#epochs++;
+    if (this.#state !== 'live' && this.#leases.every(({ isOpen }) => isOpen)) this.#become('live', null);
   }
 
-  #reconnect(): void {
-    const client = this.#client;
-    if (this.#closed || client === undefined) return;
-    if (client.status === 'ready') client.disconnect(true);
-    // A Sentinel's notice in the middle of a reconnection ends an ioredis client for good (6.0.0, FailoverDetector).
-    else if (client.status === 'end') client.connect().catch(() => undefined);
+  #onEnded(reason: string): void {
+    if (this.#state === 'live' && !this.#leases.every(({ isOpen }) => isOpen))
+      this.#become('suspended', reason);
   }
 
   /** Never throws: ioredis would turn that into an uncaught exception. */
@@ -316,25 +250,9 @@ export class RedisSubscriber implements InvalidationSource {
     for (const listener of this.#listeners) listener(id, operation === 'destroy' ? Infinity : version);
     if (origin !== this.link!.instanceId) this.events.emit('message', { operation, id, origin });
   }
-}
 
-class NotMasterError extends Error {}
-class StoreAwayError extends Error {}
-
-function messageOf(error: unknown): string {
-  return error instanceof Error ? error.message : 'unknown error';
-}
-
-function mustBeMaster(role: unknown): void {
-  if (role !== 'master') throw new NotMasterError('the subscriber connection is not attached to a master');
-}
-
-async function askRole(client: Redis): Promise<void> {
-  const reply = (await client.call('ROLE')) as unknown[];
-  mustBeMaster(reply[0]);
-}
-
-/** What ioredis says to a command that a subscribed RESP2 connection does not take; nothing has been sent. */
-function isSubscriberMode(error: unknown): boolean {
-  return error instanceof Error && /subscriber mode/.test(error.message);
+  #become(state: SubscriberState, reason: string | null): void {
+    this.#state = state;
+    this.events.emit('lease', { state, epoch: this.epoch, reason });
+  }
 }

@@ -1,7 +1,11 @@
-import type { Redis, RedisOptions } from 'ioredis';
+import type { Cluster, ClusterOptions, Redis, RedisOptions } from 'ioredis';
+import type { RedisClusterOptions } from '../options/session-options.interface.js';
 
 /** The forms in which options name a Redis. */
 export type RedisSource = string | RedisOptions | Redis;
+
+/** The forms in which they name a Cluster. */
+export type ClusterSource = RedisClusterOptions | Cluster;
 
 /**
  * Settings our own connections must have, whatever the user's client is set to. A queue would run a command after its
@@ -53,10 +57,7 @@ export async function openOwnClient(
   socketTimeoutMs: number,
 ): Promise<Redis> {
   const ours: RedisOptions = {
-    ...OURS,
-    connectionName: name,
-    socketTimeout: socketTimeoutMs,
-    connectTimeout: Math.max(socketTimeoutMs, 1_000), // a short lease is no reason to give up a slow handshake
+    ...ownSettings(name, socketTimeoutMs),
     ...(usesSentinel(source) ? oursForSentinel(socketTimeoutMs) : {}),
   };
   if (typeof source === 'object' && 'duplicate' in source) return (source as Redis).duplicate(ours);
@@ -64,6 +65,83 @@ export async function openOwnClient(
   return typeof source === 'string'
     ? new Redis(withoutQuery(source, ours), ours)
     : new Redis({ ...source, ...ours });
+}
+
+function ownSettings(name: string, socketTimeoutMs: number): RedisOptions {
+  return {
+    ...OURS,
+    connectionName: name,
+    socketTimeout: socketTimeoutMs,
+    connectTimeout: Math.max(socketTimeoutMs, 1_000), // a short lease is no reason to give up a slow handshake
+  };
+}
+
+/** What ioredis knows of a Cluster: which node owns which slot, and how to connect to it. */
+export interface ClusterDirectory {
+  readonly cluster: Cluster;
+  /** The slot of a key, 0 to 16383. */
+  slotOf(key: string): number;
+  /** A connection of our own to a node, not yet connected. `host:port`, as the Cluster and the option `natMap` name it. */
+  connectTo(node: string, name: string, socketTimeoutMs: number): Redis;
+}
+
+/**
+ * A cluster client of our own that never runs a command: it finds nodes, by startup nodes, DNS, `natMap` and TLS as the
+ * user has set them, and keeps the table of slots. Not connected yet.
+ *
+ * @param timeoutMs a node that does not tell its slots for this long is passed over
+ */
+export async function openOwnCluster(
+  source: ClusterSource,
+  name: string,
+  timeoutMs: number,
+): Promise<ClusterDirectory> {
+  const { Cluster, Command, Redis } = await import('ioredis');
+  const theirs: ClusterOptions = 'isCluster' in source ? source.options : source;
+  const ours: ClusterOptions = {
+    lazyConnect: true,
+    enableOfflineQueue: false,
+    enableReadyCheck: false, // it would open a connection that nothing else uses
+    scaleReads: 'master',
+    keyPrefix: '',
+    slotsRefreshTimeout: timeoutMs,
+    slotsRefreshInterval: theirs.slotsRefreshInterval ?? 5_000,
+    clusterRetryStrategy: OURS.retryStrategy,
+    redisOptions: {
+      ...theirs.redisOptions,
+      keyPrefix: '',
+      connectionName: `${name}:directory`,
+      connectTimeout: Math.max(timeoutMs, 1_000),
+      commandTimeout: undefined,
+    },
+  };
+  const cluster =
+    'isCluster' in source
+      ? source.duplicate([], ours)
+      : new Cluster([...source.cluster], { ...withoutNodes(source), ...ours });
+  return {
+    cluster,
+    slotOf: (key) => Number(new Command('exists', [key]).getSlot()),
+    connectTo: (node, connectionName, socketTimeoutMs) => {
+      const settings = { ...ownSettings(connectionName, socketTimeoutMs), readOnly: false };
+      const known = cluster.nodes().find(({ options: { host, port } }: Redis) => `${host}:${port}` === node);
+      if (known !== undefined) return known.duplicate(settings);
+      const colon = node.lastIndexOf(':');
+      const mapped = natMapped(theirs, node) ?? {
+        host: node.slice(0, colon),
+        port: Number(node.slice(colon + 1)),
+      };
+      return new Redis({ ...theirs.redisOptions, ...mapped, ...settings });
+    },
+  };
+}
+
+function withoutNodes({ cluster: _nodes, ...options }: RedisClusterOptions): ClusterOptions {
+  return options;
+}
+
+function natMapped({ natMap }: ClusterOptions, node: string): { host: string; port: number } | null {
+  return (typeof natMap === 'function' ? natMap(node) : natMap?.[node]) ?? null;
 }
 
 function usesSentinel(source: RedisSource): boolean {

@@ -12,30 +12,21 @@ import {
   wasNotSent,
   withoutArguments,
 } from './redis-error.js';
+import {
+  evaluation,
+  type Argument,
+  type Attempt,
+  type CommandPurpose,
+  type RedisLinks,
+  type Reply,
+} from './redis-links.js';
 import type { Script } from './scripts/script.js';
-
-type Argument = string | number;
 
 /**
  * A server that failed its check is asked again, on a new link, after the first of these, doubled each time up to the
  * second, and not by all processes at the same moment.
  */
 const RECHECK_MS = { first: 250, most: 1_000 };
-
-export interface Reply {
-  readonly value: unknown;
-  /** Whether an earlier try of the same command may have been run without our learning of it. */
-  readonly uncertain: boolean;
-  /** `run_id` of the server that answered; null where it does not tell. */
-  readonly server: string | null;
-}
-
-/**
- * What a command is for, and so what a server that does not answer means to it: `request`: somebody waits for it;
- * `background`: its failure says nothing of the server, a batch of them may just have met the same moment; `repair`: it is
- * tried whatever is known of the server, for it undoes what was half done.
- */
-export type CommandPurpose = 'request' | 'background' | 'repair';
 
 /** A connection that ioredis has given up for good is begun anew after this. */
 const REVIVE_MS = 50;
@@ -47,7 +38,7 @@ const REVIVE_MS = 50;
  * sent again: scripts carry a nonce that makes this safe. Nothing is ever sent after its caller was told 503. Where some
  * in a row have got no answer, those that follow are refused at once, until there is one again ({@link CommandBreaker}).
  */
-export class RedisConnection implements StoreConnection {
+export class RedisConnection implements StoreConnection, RedisLinks {
   readonly #logger = new Logger('SessionModule');
   readonly #lost = new Set<() => void>();
   readonly #waiting = new Set<() => void>();
@@ -58,6 +49,7 @@ export class RedisConnection implements StoreConnection {
   #client: Redis | null = null;
   #usable = false;
   #closed = false;
+  #retired = false;
   #wasReady = false;
   #saidAvailable = false;
   #gathering = false;
@@ -154,6 +146,10 @@ export class RedisConnection implements StoreConnection {
     return runId;
   }
 
+  async exists(key: string): Promise<boolean> {
+    return (await this.#attached().exists(key)) === 1;
+  }
+
   async serverRole(): Promise<string> {
     const [role] = (await this.#attached().call('ROLE')) as unknown[];
     return String(role);
@@ -197,13 +193,6 @@ export class RedisConnection implements StoreConnection {
     return this.#client;
   }
 
-  /**
-   * Runs a script.
-   *
-   * @param operation names it in the error
-   * @param writes whether a lost reply leaves the outcome unknown
-   * @throws {SessionStoreUnavailableError}
-   */
   run(
     operation: string,
     writes: boolean,
@@ -212,20 +201,27 @@ export class RedisConnection implements StoreConnection {
     args: readonly Argument[],
     purpose?: CommandPurpose,
   ): Promise<Reply> {
-    return this.send(
-      operation,
-      writes,
-      (client, forgotten) =>
-        forgotten
-          ? client.eval(script.lua, keys.length, ...keys, ...args)
-          : client.evalsha(script.sha, keys.length, ...keys, ...args),
-      purpose,
-    );
+    return this.send(operation, writes, evaluation(script, keys, args), purpose);
   }
 
-  /** Runs plain read commands. */
-  read<T>(operation: string, command: (client: Redis) => Promise<T>, purpose?: CommandPurpose): Promise<T> {
+  read<T>(
+    _partition: number,
+    operation: string,
+    command: (client: Redis) => Promise<T>,
+    purpose?: CommandPurpose,
+  ): Promise<T> {
     return this.send(operation, false, command, purpose).then((reply) => reply.value as T);
+  }
+
+  linkOf(): this {
+    return this;
+  }
+
+  /** For a connection that nothing leads to any more: what still waits for its link is given up at once. */
+  async retire(): Promise<void> {
+    this.#retired = true;
+    for (const wake of this.#waiting) wake();
+    await this.close();
   }
 
   async close(): Promise<void> {
@@ -256,14 +252,15 @@ export class RedisConnection implements StoreConnection {
   /**
    * Sends commands, again after a broken link, until they are answered or the time is up.
    *
-   * @param attempt sends them; `forgotten` after the server said that it does not know the script
+   * @param timeoutMs what is left of `commandTimeoutMs`
    * @throws {SessionStoreUnavailableError}
    */
   send(
     operation: string,
     writes: boolean,
-    attempt: (client: Redis, forgotten: boolean) => Promise<unknown>,
+    attempt: Attempt,
     purpose: CommandPurpose = 'request',
+    timeoutMs = this.commandTimeoutMs,
   ): Promise<Reply> {
     if (this.#breaker.isOpen && purpose !== 'repair') {
       return Promise.reject(
@@ -293,12 +290,13 @@ export class RedisConnection implements StoreConnection {
       const timer = setTimeout(() => {
         fail(`no answer from Redis within ${this.commandTimeoutMs} ms (option "commandTimeout")`);
         if (purpose === 'request') this.#breaker.onSilence();
-      }, this.commandTimeoutMs);
+      }, timeoutMs);
       const go = () => {
         if (settled) return;
         if (this.#closed) return fail('the app is shutting down');
         const client = this.#client;
         if (!this.#usable || client === null) {
+          if (this.#retired) return fail('its sessions have moved to another master');
           this.#waiting.add(go); // woken when the link is back, ended by the timer
           return;
         }

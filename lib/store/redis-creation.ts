@@ -1,7 +1,7 @@
 import type { CreateResult, DisplacedSession, NewSession, SessionLimit } from '../core/session-store.js';
 import { SessionStoreUnavailableError } from '../errors/state.errors.js';
 import type { ActivityIndex } from './activity-index.js';
-import type { RedisConnection } from './redis-connection.js';
+import type { RedisLinks } from './redis-links.js';
 import type { RedisKeys } from './redis-keys.js';
 import type { RedisLists } from './redis-lists.js';
 import { createdRecord, encodeUserId, formatTail, newNonce, readMetadata } from './redis-record.js';
@@ -20,7 +20,7 @@ type LimitedReply =
 /** Makes sessions, where a user may have only so many by ending others in the same step. */
 export class RedisCreation {
   constructor(
-    private readonly connection: RedisConnection,
+    private readonly connection: RedisLinks,
     private readonly keys: RedisKeys,
     private readonly lists: RedisLists,
     private readonly activity: ActivityIndex,
@@ -48,7 +48,9 @@ export class RedisCreation {
       session.id,
       user,
       formatTail(session),
-      ...(session.given === true ? [this.keys.channel, this.origin] : []),
+      ...(session.given === true
+        ? [this.keys.channelOf(this.keys.partitionOf(session.id)), this.origin]
+        : []),
     ]);
     const reply = value as number[];
     if (reply[0] === 1) return { status: 'created', ...createdRecord(session, reply) };
@@ -86,7 +88,7 @@ export class RedisCreation {
           id,
           user,
           formatTail(session),
-          this.keys.channel,
+          this.keys.channelOf(partition),
           this.origin,
           limit.max,
           limit.policy,

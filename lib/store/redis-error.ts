@@ -17,7 +17,19 @@ export function isReply(error: unknown): error is Error {
 
 /** The server is alive but not the writable master we need: give the connection up and ask again elsewhere. */
 export function isNotMaster(error: unknown): boolean {
-  return isReply(error) && /^(READONLY|MOVED|MASTERDOWN)/.test(error.message);
+  return isReply(error) && /^(READONLY|MASTERDOWN)/.test(error.message);
+}
+
+/** What a server of a Cluster says of a slot that it does not, or not at the moment, serve. */
+export type Redirection =
+  { readonly kind: 'MOVED' | 'ASK'; readonly node: string } | { readonly kind: 'TRYAGAIN' | 'CLUSTERDOWN' };
+
+/** Null for any other error. */
+export function redirectionOf(error: unknown): Redirection | null {
+  if (!isReply(error)) return null;
+  const [kind, , node] = error.message.split(' ');
+  if (kind === 'TRYAGAIN' || kind === 'CLUSTERDOWN') return { kind };
+  return (kind === 'MOVED' || kind === 'ASK') && node !== undefined ? { kind, node } : null;
 }
 
 /** ioredis refused to write the command at all, so that the server cannot have run it. */

@@ -13,24 +13,46 @@ import { partitionOfId } from '../core/session-token.js';
  * | `sk:{p}:users` | zset | encoded users by last access, the same |
  * | `sk:{p}:fence:<user>`, `sk:{p}:fence` | string | epoch ms, ids: sessions of that user, of the partition, made up to then keep their ids while they are being ended, but for those named |
  * | `sk:{p}:sweep` | string | which process sweeps the partition at the moment |
- * | `sk:layout` | string | layout number and partition count |
- * | `sk:wait` | string | empty; written before a `WAIT` for replicas |
- * | `sk:inv` | channel | invalidations |
+ * | `sk:{p}:wait` | string | empty; written before a `WAIT` for replicas |
+ * | `sk:layout`, in a Cluster `sk:{0}:layout` | string | layout number and partition count |
+ * | `sk:inv`, in a Cluster `sk:{p}:inv` (sharded) | channel | invalidations |
+ *
+ * In a Cluster nobody ever sets `sk:{p}:probe`: who says that it does not exist owns the partition's slot.
  */
 export class RedisKeys {
   readonly layout: string;
-  readonly channel: string;
-  readonly barrier: string;
+  readonly #channel: string | null;
+  readonly #tagAt: number;
   readonly #prefixes: readonly string[];
 
   constructor(
     prefix: string,
     readonly partitions: number,
+    readonly inCluster = false,
   ) {
-    this.layout = `${prefix}layout`;
-    this.channel = `${prefix}inv`;
-    this.barrier = `${prefix}wait`;
+    this.layout = inCluster ? `${prefix}{0}:layout` : `${prefix}layout`;
+    this.#channel = inCluster ? null : `${prefix}inv`;
+    this.#tagAt = prefix.length + 1;
     this.#prefixes = Array.from({ length: partitions }, (_, partition) => `${prefix}{${partition}}:`);
+  }
+
+  /** Where the changes of a partition's sessions are announced. */
+  channelOf(partition: number): string {
+    return this.#channel ?? `${this.#prefixes[partition]}inv`;
+  }
+
+  /** A key of the partition that is never set. */
+  probe(partition: number): string {
+    return `${this.#prefixes[partition]}probe`;
+  }
+
+  barrier(partition: number): string {
+    return `${this.#prefixes[partition]}wait`;
+  }
+
+  /** The partition that a key with a partition's tag belongs to. */
+  partitionOfKey(key: string): number {
+    return Number(key.slice(this.#tagAt, key.indexOf('}', this.#tagAt)));
   }
 
   record(partition: number, id: string): string {

@@ -10,7 +10,7 @@ import {
 import { partitionOfUser } from '../core/session-token.js';
 import { SessionStoreUnavailableError } from '../errors/state.errors.js';
 import type { ActivityIndex } from './activity-index.js';
-import type { RedisConnection } from './redis-connection.js';
+import type { RedisLinks } from './redis-links.js';
 import { idOfMember, type RedisKeys } from './redis-keys.js';
 import { decodeUserId, encodeUserId } from './redis-record.js';
 import { milliseconds, READ_BATCH, type RedisRecords } from './redis-records.js';
@@ -27,7 +27,7 @@ interface Place extends ListPosition {
 /** Goes through the indexes, and the records they lead to, in bounded parts. */
 export class RedisLists {
   constructor(
-    private readonly connection: RedisConnection,
+    private readonly connection: RedisLinks,
     private readonly keys: RedisKeys,
     private readonly records: RedisRecords,
     private readonly activity: ActivityIndex,
@@ -38,7 +38,7 @@ export class RedisLists {
       const seen = new Set<string>(); // ZSCAN may repeat a member
       let cursor = '0';
       do {
-        const [next, flat] = await this.connection.read('list sessions', (client) =>
+        const [next, flat] = await this.connection.read(partition, 'list sessions', (client) =>
           client.zscan(this.keys.deadlines(partition), cursor, 'COUNT', READ_BATCH),
         );
         cursor = next;
@@ -57,14 +57,16 @@ export class RedisLists {
   }
 
   async now(): Promise<number> {
-    return milliseconds(await this.connection.read('read the clock', (client) => client.time()));
+    return this.#time(0);
   }
 
   async countActive(since: number): Promise<number> {
     await this.activity.flush();
-    const counts = await this.connection.read('count sessions', (client) =>
-      Promise.all(
-        this.keys.eachPartition((partition) => client.zcount(this.keys.activity(partition), since, '+inf')),
+    const counts = await Promise.all(
+      this.keys.eachPartition((partition) =>
+        this.connection.read(partition, 'count sessions', (client) =>
+          client.zcount(this.keys.activity(partition), since, '+inf'),
+        ),
       ),
     );
     return sum(counts) - (await this.#countExpired(since));
@@ -95,7 +97,7 @@ export class RedisLists {
     const read = new Set<string>();
     let now = 0;
     for (let tries = 1; ; tries++) {
-      const ids = await this.connection.read("list a user's sessions", (client) =>
+      const ids = await this.connection.read(partition, "list a user's sessions", (client) =>
         client.zrevrange(key, 0, -1),
       );
       const unread = ids.filter((id) => !read.has(id));
@@ -126,17 +128,17 @@ export class RedisLists {
    */
   async expiredAfter(user: string, partition: number, offset: number): Promise<readonly string[]> {
     const deadlines = this.keys.deadlines(partition);
-    const now = await this.now();
-    const due = await this.connection.read('count sessions', (client) =>
+    const now = await this.#time(partition);
+    const due = await this.connection.read(partition, 'count sessions', (client) =>
       client.zcount(deadlines, '-inf', now),
     );
     const expired: string[] = [];
     for (let start = offset; due > 0 && expired.length < READ_BATCH; start += READ_BATCH) {
-      const ids = await this.connection.read("list a user's sessions", (client) =>
+      const ids = await this.connection.read(partition, "list a user's sessions", (client) =>
         client.zrange(this.keys.user(partition, user), String(start), String(start + READ_BATCH - 1)),
       );
       if (ids.length === 0) break;
-      const scores = await this.connection.read("list a user's sessions", (client) =>
+      const scores = await this.connection.read(partition, "list a user's sessions", (client) =>
         client.zmscore(deadlines, ...ids.map((id) => `${id} ${user}`)),
       );
       const suspects = ids.filter((_, index) => Number(scores[index] ?? 0) <= now);
@@ -151,12 +153,7 @@ export class RedisLists {
   #listUsers(query: ListQuery): Promise<ListPage<ListPosition>> {
     return this.#listBy(query, 'users', async (places) => {
       // Their sessions may have expired and not been swept yet: nearly always the newest one tells.
-      const newest = await this.connection.read('list users', (client) =>
-        Promise.all(
-          places.map(({ partition, member }) => client.zrevrange(this.keys.user(partition, member), 0, 0)),
-        ),
-      );
-      const ids = newest.map(([id]) => id);
+      const ids = await this.#newestSessions(places);
       const live = await this.records.readPlaces(
         places.flatMap(({ partition }, index) => (ids[index] === undefined ? [] : [[partition, ids[index]]])),
       );
@@ -168,6 +165,24 @@ export class RedisLists {
         }),
       );
     });
+  }
+
+  /** The most recently used session of each user, expired or not; undefined where there is none. */
+  async #newestSessions(places: readonly Place[]): Promise<readonly (string | undefined)[]> {
+    const ids: (string | undefined)[] = [];
+    const partitions = new Set(places.map(({ partition }) => partition));
+    await Promise.all(
+      [...partitions].map(async (partition) => {
+        const at = [...places.keys()].filter((index) => places[index]!.partition === partition);
+        const newest = await this.connection.read(partition, 'list users', (client) =>
+          Promise.all(
+            at.map((index) => client.zrevrange(this.keys.user(partition, places[index]!.member), 0, 0)),
+          ),
+        );
+        for (const [nth, index] of at.entries()) ids[index] = newest[nth]![0];
+      }),
+    );
+    return ids;
   }
 
   /**
@@ -221,7 +236,7 @@ export class RedisLists {
     const places: Place[] = [];
     // Entries of the same millisecond as the last one shown are read again, and those before it left out.
     for (let offset = 0; places.length < count; offset += count) {
-      const flat = await this.connection.read('list by activity', (client) =>
+      const flat = await this.connection.read(partition, 'list by activity', (client) =>
         client.zrevrangebyscore(
           this.keys[index](partition),
           after?.lastAccess ?? '+inf',
@@ -244,16 +259,20 @@ export class RedisLists {
     return places.slice(0, count);
   }
 
+  /** The clock of the partition's master, in epoch milliseconds. */
+  async #time(partition: number): Promise<number> {
+    return milliseconds(await this.connection.read(partition, 'read the clock', (client) => client.time()));
+  }
+
   /** Scores are deadlines as of the last create: what they call due may have been touched since, and is looked at. */
   async #countPartition(partition: number): Promise<number> {
     const key = this.keys.deadlines(partition);
-    const time = await this.connection.read('count sessions', (client) => client.time());
-    const now = milliseconds(time);
-    let count = await this.connection.read('count sessions', (client) =>
+    const now = await this.#time(partition);
+    let count = await this.connection.read(partition, 'count sessions', (client) =>
       client.zcount(key, `(${now}`, '+inf'),
     );
     for (let offset = 0; ; offset += READ_BATCH) {
-      const due = await this.connection.read('count sessions', (client) =>
+      const due = await this.connection.read(partition, 'count sessions', (client) =>
         client.zrangebyscore(key, '-inf', String(now), 'LIMIT', offset, READ_BATCH),
       );
       count += (await this.records.readMany(partition, due.map(idOfMember))).records.length;
@@ -263,11 +282,11 @@ export class RedisLists {
 
   /** What has expired and was not swept yet, of what was active since then. */
   async #countExpired(since: number): Promise<number> {
-    const now = await this.now();
     const counts = this.keys.eachPartition(async (partition) => {
+      const now = await this.#time(partition);
       let count = 0;
       for (let offset = 0; ; offset += READ_BATCH) {
-        const due = await this.connection.read('count sessions', (client) =>
+        const due = await this.connection.read(partition, 'count sessions', (client) =>
           client.zrangebyscore(
             this.keys.deadlines(partition),
             '-inf',
@@ -281,7 +300,7 @@ export class RedisLists {
         const live = new Set(
           (await this.records.readMany(partition, due.map(idOfMember))).records.map(({ id }) => id),
         );
-        const scores = await this.connection.read('count sessions', (client) =>
+        const scores = await this.connection.read(partition, 'count sessions', (client) =>
           client.zmscore(this.keys.activity(partition), ...due),
         );
         count += due.filter(

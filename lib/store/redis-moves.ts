@@ -2,7 +2,7 @@ import type { SessionRecord } from '../core/session-record.interface.js';
 import type { CreateResult, MoveResult, NewSession } from '../core/session-store.js';
 import { SessionStoreUnavailableError } from '../errors/state.errors.js';
 import type { ActivityIndex } from './activity-index.js';
-import type { RedisConnection } from './redis-connection.js';
+import type { RedisLinks } from './redis-links.js';
 import type { RedisKeys } from './redis-keys.js';
 import { createdRecord, encodeUserId, formatTail, formatVersion, newNonce } from './redis-record.js';
 import type { RedisRecords } from './redis-records.js';
@@ -18,7 +18,7 @@ interface MovedSession {
 /** Gives sessions a new id: beside the old one in one step, in another partition in three. */
 export class RedisMoves {
   constructor(
-    private readonly connection: RedisConnection,
+    private readonly connection: RedisLinks,
     private readonly keys: RedisKeys,
     private readonly records: RedisRecords,
     private readonly activity: ActivityIndex,
@@ -52,7 +52,7 @@ export class RedisMoves {
       user,
       next.idleTimeout,
       formatTail(next),
-      this.keys.channel,
+      this.keys.channelOf(partition),
       this.origin,
       next.restartsAbsolute === true ? next.absoluteTimeout : '',
       ...(next.alias === undefined ? [] : [next.alias.keepMs, next.alias.readMs]),
@@ -83,7 +83,7 @@ export class RedisMoves {
         old.nonce,
         base.id,
         old.user,
-        this.keys.channel,
+        this.keys.channelOf(this.keys.partitionOf(base.id)),
         this.origin,
         this.commandTimeoutMs * 2 + 1_000,
       ],
@@ -121,7 +121,7 @@ export class RedisMoves {
         true,
         RESTORE_MOVED,
         old.keys,
-        [old.nonce, id, old.user, this.keys.channel, this.origin],
+        [old.nonce, id, old.user, this.keys.channelOf(this.keys.partitionOf(id)), this.origin],
         'repair',
       )
       .catch(() => null);

@@ -1,7 +1,7 @@
 import { deadlineOf, type SessionRecord } from '../core/session-record.interface.js';
 import type { Conflict, Gone, LoadedSession } from '../core/session-store.js';
 import type { SessionEvents } from '../events/session-events.js';
-import type { RedisConnection } from './redis-connection.js';
+import type { RedisLinks } from './redis-links.js';
 import type { RedisKeys } from './redis-keys.js';
 import { aliasOf, isMoved, parseRecord, unmarked } from './redis-record.js';
 import { GET } from './scripts/record.lua.js';
@@ -20,7 +20,7 @@ export interface Alias {
 /** Reads records: one by a script, many with `MGET`. */
 export class RedisRecords {
   constructor(
-    private readonly connection: RedisConnection,
+    private readonly connection: RedisLinks,
     private readonly keys: RedisKeys,
     private readonly events: SessionEvents,
   ) {}
@@ -48,7 +48,7 @@ export class RedisRecords {
     let now = 0;
     for (let start = 0; start < ids.length || now === 0; start += READ_BATCH) {
       const batch = ids.slice(start, start + READ_BATCH);
-      const [time, texts] = await this.connection.read('list sessions', (client) =>
+      const [time, texts] = await this.connection.read(partition, 'list sessions', (client) =>
         Promise.all([
           client.time(),
           batch.length === 0 ? [] : client.mget(batch.map((id) => this.keys.record(partition, id))),

@@ -2,7 +2,7 @@ import { partitionOfUser } from '../core/session-token.js';
 import type { ExpiredSession, SessionFence } from '../core/session-store.js';
 import { SessionNotReplicatedError } from '../errors/state.errors.js';
 import type { ActivityIndex } from './activity-index.js';
-import type { RedisConnection } from './redis-connection.js';
+import type { RedisLinks } from './redis-links.js';
 import { idOfMember, userOfMember, type RedisKeys } from './redis-keys.js';
 import { decodeUserId, encodeUserId, readMetadata } from './redis-record.js';
 import { milliseconds, READ_BATCH } from './redis-records.js';
@@ -23,7 +23,7 @@ interface Destroyed {
 export class RedisRemoval {
   /** @param barrier null unless the end of a session waits for replicas */
   constructor(
-    private readonly connection: RedisConnection,
+    private readonly connection: RedisLinks,
     private readonly keys: RedisKeys,
     private readonly activity: ActivityIndex,
     private readonly origin: string,
@@ -37,8 +37,9 @@ export class RedisRemoval {
 
   async destroy(id: string, hint?: { userId: string | null }): Promise<boolean> {
     const users = [encodeUserId(hint?.userId ?? null)];
-    const done = await this.#destroyBatch(this.keys.partitionOf(id), [id], users);
-    return (await this.#confirmed(done)).length === 1;
+    const partition = this.keys.partitionOf(id);
+    const done = await this.#destroyBatch(partition, [id], users);
+    return (await this.#confirmed(partition, done)).length === 1;
   }
 
   async destroyMany(
@@ -48,7 +49,7 @@ export class RedisRemoval {
   ): Promise<readonly string[]> {
     const partition = partitionOfUser(userId, this.keys.partitions);
     const user = encodeUserId(userId);
-    const all: Destroyed = { ended: [], servers: new Set([this.connection.server]) };
+    const all: Destroyed = { ended: [], servers: new Set([this.#serverOf(partition)]) };
     for (let start = 0; start < ids.length; start += REMOVE_BATCH) {
       const batch = ids.slice(start, start + REMOVE_BATCH);
       const done = await this.#destroyBatch(
@@ -60,32 +61,32 @@ export class RedisRemoval {
       all.ended.push(...done.ended);
       for (const server of done.servers) all.servers.add(server);
     }
-    return this.#confirmed(all);
+    return this.#confirmed(partition, all);
   }
 
   async fence(userId: string, spared: readonly string[]): Promise<SessionFence> {
     const partition = partitionOfUser(userId, this.keys.partitions);
     const key = this.keys.fence(partition, encodeUserId(userId));
-    await this.#setFence(key, spared);
+    await this.#setFence(partition, key, spared);
     return {
       spared: async () => {
-        const text = await this.connection.read('end sessions', async (client) => {
+        const text = await this.connection.read(partition, 'end sessions', async (client) => {
           await client.pexpire(key, this.options.fenceMs);
           return client.get(key);
         });
         return new Set([...spared, ...(text?.split(' ').slice(1) ?? [])]);
       },
-      release: () => this.#releaseFence(key),
+      release: () => this.#releaseFence(partition, key),
     };
   }
 
   /** Should another be ending the same sessions, it does without. */
-  async #releaseFence(key: string): Promise<void> {
-    await this.connection.read('end sessions', (client) => client.del(key)).catch(() => undefined); // its time will be up
+  async #releaseFence(partition: number, key: string): Promise<void> {
+    await this.connection.read(partition, 'end sessions', (client) => client.del(key)).catch(() => undefined); // its time will be up
   }
 
-  async #setFence(key: string, spared: readonly string[] = []): Promise<void> {
-    await this.connection.read('end sessions', async (client) => {
+  async #setFence(partition: number, key: string, spared: readonly string[] = []): Promise<void> {
+    await this.connection.read(partition, 'end sessions', async (client) => {
       const text = [milliseconds(await client.time()), ...spared].join(' ');
       await client.set(key, text, 'PX', this.options.fenceMs);
     });
@@ -98,12 +99,14 @@ export class RedisRemoval {
     for (let partition = 0; partition < this.keys.partitions; partition++) {
       // Ids given meanwhile would stand where the scan has been already.
       const fence = this.keys.fence(partition, '');
-      await this.#setFence(fence);
+      await this.#setFence(partition, fence);
       try {
         for await (const members of this.#scan(partition)) {
           const [done] = await Promise.all([
             this.#destroyBatch(partition, members.map(idOfMember), members.map(userOfMember)),
-            this.connection.read('end all sessions', (client) => client.pexpire(fence, this.options.fenceMs)),
+            this.connection.read(partition, 'end all sessions', (client) =>
+              client.pexpire(fence, this.options.fenceMs),
+            ),
           ]);
           const alive = new Set(done.ended);
           onEnded?.(
@@ -112,14 +115,14 @@ export class RedisRemoval {
               .map((member) => ({ id: idOfMember(member), userId: decodeUserId(userOfMember(member)) })),
           );
           try {
-            await this.#confirmed(done);
+            await this.#confirmed(partition, done);
           } catch (error) {
             if (!(error instanceof SessionNotReplicatedError)) throw error;
             unconfirmed = error.and(unconfirmed); // the others must end too
           }
         }
       } finally {
-        await this.#releaseFence(fence);
+        await this.#releaseFence(partition, fence);
       }
     }
     if (unconfirmed !== undefined) throw unconfirmed;
@@ -129,7 +132,7 @@ export class RedisRemoval {
   async *#scan(partition: number): AsyncGenerator<readonly string[]> {
     let cursor = '0';
     do {
-      const [next, flat] = await this.connection.read('end all sessions', (client) =>
+      const [next, flat] = await this.connection.read(partition, 'end all sessions', (client) =>
         client.zscan(this.keys.deadlines(partition), cursor, 'COUNT', READ_BATCH),
       );
       cursor = next;
@@ -152,6 +155,7 @@ export class RedisRemoval {
     for (let count = 0; count < this.keys.partitions && !isStopped(); count++) {
       const partition = (first + count) % this.keys.partitions;
       const claim = await this.connection.read(
+        partition,
         'claim a sweep',
         (client) => client.set(this.keys.sweepClaim(partition), this.origin, 'PX', claimMs, 'NX'),
         'background',
@@ -173,6 +177,7 @@ export class RedisRemoval {
   ): Promise<number | null> {
     const deadlines = this.keys.deadlines(partition);
     const members = await this.connection.read(
+      partition,
       'sweep',
       async (client) =>
         client.zrangebyscore(
@@ -226,7 +231,7 @@ export class RedisRemoval {
         ...ids.map((id) => this.keys.record(partition, id)),
         ...users.map((user) => this.keys.userIndex(partition, user)),
       ],
-      [this.keys.channel, this.origin, ...ids, ...users],
+      [this.keys.channelOf(partition), this.origin, ...ids, ...users],
     );
     for (const id of ids) this.activity.forget(id);
     const replies = value as (number | string)[];
@@ -245,16 +250,20 @@ export class RedisRemoval {
     return { ended: [...ended, ...rest.ended], servers: new Set([...servers, ...rest.servers]) };
   }
 
+  #serverOf(partition: number): string | null {
+    return this.connection.linkOf(partition)?.server ?? null;
+  }
+
   /**
    * Resolves to the ids that were alive, when enough replicas have their end too.
    *
    * @throws {SessionNotReplicatedError}
    */
-  async #confirmed({ ended, servers }: Destroyed): Promise<readonly string[]> {
+  async #confirmed(partition: number, { ended, servers }: Destroyed): Promise<readonly string[]> {
     if (this.barrier === null) return ended;
     const { waitForReplicas } = this.options;
     const [server = null] = servers;
-    const { replicas, cause } = await this.barrier.confirm(servers.size === 1 ? server : null);
+    const { replicas, cause } = await this.barrier.confirm(partition, servers.size === 1 ? server : null);
     if (replicas >= waitForReplicas) return ended;
     throw new SessionNotReplicatedError(ended, replicas, waitForReplicas, this.options.waitMs, cause);
   }

@@ -1,6 +1,7 @@
 import { Logger } from '@nestjs/common';
 import type { Redis } from 'ioredis';
 import { SessionOptionsError } from '../errors/caller.errors.js';
+import { redirectionOf } from './redis-error.js';
 import type { RedisKeys } from './redis-keys.js';
 
 /** Layout number of keys and records, written to `sk:layout` with the partition count. */
@@ -26,10 +27,34 @@ export class RedisServerCheck {
         `leads to Redis ${version[1]}.${version[2]}; 7.0 or newer is needed (or Valkey). Upgrade the server.`,
       );
     }
+    if (/^redis_mode:cluster/m.test(info) && !this.keys.inCluster) {
+      throw new SessionOptionsError(
+        'redis',
+        "leads to one node of a Redis Cluster, which has some of the slots only. Write redis: { cluster: [{ host: '10.0.0.1', port: 6379 }] }.",
+      );
+    }
     // Not left to a refused write: until then, reads would be served from what may be an old copy.
     if (/^role:slave/m.test(info)) throw new Error('it is a replica, and only a master may be read from');
+    await this.#checkLayout(client);
+    const policy = /^maxmemory_policy:(\S+)/m.exec(info)?.[1];
+    if (policy !== undefined && policy !== 'noeviction' && !this.#warnedOfEviction) {
+      this.#warnedOfEviction = true;
+      this.#logger.warn(
+        `Redis has maxmemory-policy "${policy}" and may drop live sessions when its memory is full. Set it to "noeviction".`,
+      );
+    }
+    return /^run_id:(\w+)/m.exec(info)?.[1] ?? null;
+  }
+
+  async #checkLayout(client: Redis): Promise<void> {
     const wanted = `${LAYOUT} ${this.keys.partitions}`;
-    let found = await client.get(this.keys.layout);
+    let found: string | null;
+    try {
+      found = await client.get(this.keys.layout);
+    } catch (error) {
+      if (this.keys.inCluster && redirectionOf(error) !== null) return; // for the master that owns its slot
+      throw error;
+    }
     if (found === null) {
       // Only where it is missing: a full server (OOM) still serves the sessions it has.
       await client.set(this.keys.layout, wanted, 'NX');
@@ -48,13 +73,5 @@ export class RedisServerCheck {
             `"${this.keyPrefix}" is in use by another layout of sessions. Choose another keyPrefix.`,
           );
     }
-    const policy = /^maxmemory_policy:(\S+)/m.exec(info)?.[1];
-    if (policy !== undefined && policy !== 'noeviction' && !this.#warnedOfEviction) {
-      this.#warnedOfEviction = true;
-      this.#logger.warn(
-        `Redis has maxmemory-policy "${policy}" and may drop live sessions when its memory is full. Set it to "noeviction".`,
-      );
-    }
-    return /^run_id:(\w+)/m.exec(info)?.[1] ?? null;
   }
 }

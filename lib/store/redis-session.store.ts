@@ -19,9 +19,12 @@ import {
 import type { SessionEvents } from '../events/session-events.js';
 import type { ResolvedSessionOptions } from '../options/session-options.interface.js';
 import { ActivityIndex } from './activity-index.js';
+import { ClusterTopology } from './cluster-topology.js';
+import { RedisCluster } from './redis-cluster.js';
 import { RedisConnection } from './redis-connection.js';
 import { RedisCreation } from './redis-creation.js';
 import { RedisKeys } from './redis-keys.js';
+import type { ClusterDirectory } from './redis-client.js';
 import { RedisLists } from './redis-lists.js';
 import { RedisMoves } from './redis-moves.js';
 import { encodeUserId, formatTail, formatVersion, newNonce } from './redis-record.js';
@@ -35,18 +38,31 @@ import { SET, TOUCH } from './scripts/record.lua.js';
 /** Most notes of activity one script writes. */
 const NOTE_BATCH = 200;
 
+/** What a connection is for; part of its name. */
+type ConnectionPurpose = '' | '-wait';
+
+/** How a store gets connections of its own to one Redis, none of them connected yet. */
+export type ConnectsToRedis = (purpose: ConnectionPurpose) => Promise<Redis>;
+
+/** And how to the nodes of a Cluster. */
+export interface ConnectsToCluster {
+  directory(): Promise<ClusterDirectory>;
+  connectTo(directory: ClusterDirectory, node: string, purpose: ConnectionPurpose): Redis;
+}
+
 type Options = Pick<
   ResolvedSessionOptions,
   'keyPrefix' | 'partitions' | 'instanceId' | 'commandTimeoutMs' | 'waitForReplicas' | 'coherence'
 >;
 
 /**
- * Sessions in Redis or Valkey 7.0 or newer.
+ * Sessions in Redis or Valkey 7.0 or newer, one server or a Cluster.
  *
  * Keys: see redis-keys.ts. Commands: one script each (`EVALSHA`, `EVAL` the first time on a link): `get` GET TIME;
  * `create` GET TIME SET ZADD…; `set` GET TIME PUBLISH SET ZADD; `touch` GETRANGE TIME SETRANGE PEXPIREAT ZADD;
  * `destroy` GET PUBLISH DEL ZREM. `userSessions`, `all` and `length` read indexes in batches of 200 and fetch the
- * records with MGET. Every change but a touch is announced on `sk:inv` in the step that makes it.
+ * records with MGET. Every change but a touch is announced in the step that makes it, on `sk:inv`; in a Cluster on the
+ * sharded channel of its partition.
  * Each task has a class of its own beside this one: creation, moves, removal, lists, records, and the check of a server.
  *
  * @publicApi
@@ -54,10 +70,13 @@ type Options = Pick<
 export class RedisSessionStore extends SessionStore {
   override readonly capabilities = { versions: true, index: true, aliases: true, exclusive: false } as const;
   /** @internal the subscriber watches it */
-  readonly connection: RedisConnection;
+  readonly connection: RedisConnection | RedisCluster;
+  /** @internal null but in a Cluster */
+  readonly topology: ClusterTopology | null;
+  /** @internal */
+  readonly keys: RedisKeys;
   /** Null unless the end of a session waits for replicas. */
   readonly #barrier: ReplicaBarrier | null;
-  readonly #keys: RedisKeys;
   readonly #origin: string;
   readonly #activity: ActivityIndex;
   readonly #records: RedisRecords;
@@ -66,24 +85,38 @@ export class RedisSessionStore extends SessionStore {
   readonly #moves: RedisMoves;
   readonly #removal: RedisRemoval;
 
-  /** @param connect makes a client, not yet connected; `purpose` is part of its name */
   constructor(
-    connect: (purpose: '' | '-wait') => Promise<Redis>,
+    way: ConnectsToRedis | ConnectsToCluster,
     { keyPrefix, partitions, instanceId, commandTimeoutMs, waitForReplicas, coherence }: Options,
     private readonly events: SessionEvents,
   ) {
     super();
-    const keys = (this.#keys = new RedisKeys(keyPrefix, partitions));
+    const inCluster = typeof way !== 'function';
+    const keys = (this.keys = new RedisKeys(keyPrefix, partitions, inCluster));
     const origin = (this.#origin = instanceId);
     const check = new RedisServerCheck(keys, keyPrefix);
-    const open = (purpose: '' | '-wait', onAvailable: (available: boolean) => void, roleCheckMs: number) =>
-      new RedisConnection(
-        () => connect(purpose),
-        (client) => check.run(client),
+    const topology = (this.topology = inCluster
+      ? new ClusterTopology(
+          () => way.directory(),
+          keys.eachPartition((partition) => keys.probe(partition)),
+        )
+      : null);
+    const open = (
+      purpose: ConnectionPurpose,
+      onAvailable: (available: boolean) => void,
+      roleCheckMs: number,
+    ) => {
+      const connection = (connect: () => Promise<Redis>, tell: (available: boolean) => void) =>
+        new RedisConnection(connect, (client) => check.run(client), commandTimeoutMs, tell, roleCheckMs);
+      if (typeof way === 'function') return connection(() => way(purpose), onAvailable);
+      return new RedisCluster(
+        topology!,
+        (node, tell) => connection(async () => way.connectTo(topology!.directory, node, purpose), tell),
+        (key) => keys.partitionOfKey(key),
         commandTimeoutMs,
         onAvailable,
-        roleCheckMs,
       );
+    };
     const connection = (this.connection = open(
       '',
       (available) => events.emit('storeAvailable', { available }),
@@ -96,7 +129,7 @@ export class RedisSessionStore extends SessionStore {
         ? null
         : new ReplicaBarrier(
             open('-wait', () => undefined, 0),
-            keys.barrier,
+            keys,
             waitForReplicas,
             waitMs,
           ));
@@ -116,21 +149,22 @@ export class RedisSessionStore extends SessionStore {
 
   override async open(): Promise<void> {
     await this.connection.open();
-    await this.#barrier?.connection.open();
+    await this.#barrier?.links.open();
   }
 
   override async close(): Promise<void> {
     await this.#activity.close();
-    await Promise.all([this.connection.close(), this.#barrier?.connection.close()]);
+    await Promise.all([this.connection.close(), this.#barrier?.links.close()]);
+    this.topology?.close();
   }
 
   override get breaker(): 'closed' | 'open' {
     return this.connection.breaker;
   }
 
-  /** Name of the channel on which this store announces changes. */
+  /** Name of the channel on which this store announces changes; in a Cluster that of partition 0. */
   get channel(): string {
-    return this.#keys.channel;
+    return this.keys.channelOf(0);
   }
 
   create(session: NewSession): Promise<CreateResult> {
@@ -158,14 +192,14 @@ export class RedisSessionStore extends SessionStore {
   async set(change: SessionChange): Promise<WriteResult> {
     const { base, idleTimeout = base.idleTimeout } = change;
     const user = encodeUserId(base.userId);
-    const keys = this.#keys.ofRecord(base.id, user);
+    const keys = this.keys.ofRecord(base.id, user);
     const { value, uncertain } = await this.connection.run('save a session', true, SET, keys, [
       formatVersion(base.version),
       newNonce(),
       change.keepExpiry ? '1' : '0',
       base.id,
       formatTail({ ...base, data: change.data }),
-      this.#keys.channel,
+      this.keys.channelOf(this.keys.partitionOf(base.id)),
       this.#origin,
       ...(idleTimeout === base.idleTimeout ? [] : [idleTimeout]),
     ]);
@@ -188,7 +222,7 @@ export class RedisSessionStore extends SessionStore {
         'touch a session',
         true,
         TOUCH,
-        this.#keys.ofRecord(id, user),
+        this.keys.ofRecord(id, user),
         [id, user, minInterval],
       );
       const reply = value as [1, number, number, number] | [2, string] | [-1];
@@ -271,7 +305,7 @@ export class RedisSessionStore extends SessionStore {
   async #writeActivity(notes: readonly (readonly [string, { user: string; at: number }])[]): Promise<void> {
     const byPartition = new Map<number, (string | number)[]>();
     for (const [id, { user, at }] of notes) {
-      const partition = this.#keys.partitionOf(id);
+      const partition = this.keys.partitionOf(id);
       const args = byPartition.get(partition) ?? [];
       byPartition.set(partition, args);
       args.push(`${id} ${user}`, user, at);
@@ -284,7 +318,7 @@ export class RedisSessionStore extends SessionStore {
             'note activity',
             true,
             NOTE_ACTIVITY,
-            this.#keys.indexesOf(partition),
+            this.keys.indexesOf(partition),
             batch,
             'background',
           );

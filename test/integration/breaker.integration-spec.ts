@@ -119,7 +119,7 @@ describe('a Redis that does not answer', () => {
   ): Promise<{ error: SessionStoreUnavailableError | null; ms: number }> {
     const begun = performance.now();
     const error = await connection
-      .read('get a session', (client) => client.get('x'), purpose)
+      .read(0, 'get a session', (client) => client.get('x'), purpose)
       .then(
         () => null,
         (failure: SessionStoreUnavailableError) => failure,
@@ -232,7 +232,7 @@ describe('a Redis that does not answer', () => {
     ]) {
       const errors = Array.from({ length: 9 }, () =>
         connection
-          .read('get a session', (client) => client.eval(`return redis.error_reply(ARGV[1])`, 0, reply))
+          .read(0, 'get a session', (client) => client.eval(`return redis.error_reply(ARGV[1])`, 0, reply))
           .catch((error: Error) => error.message),
       );
       for (const message of await Promise.all(errors)) expect(message).toContain(reply);

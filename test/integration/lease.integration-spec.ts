@@ -79,7 +79,7 @@ describe('the lease', () => {
       {
         connect: () => openOwnClient(subscriber, 's', options.coherence.leaseMs),
         channel: store.channel,
-        commands: store.connection,
+        commands: store.connection.linkOf(0)!,
         instanceId: 'me',
         ...options.coherence,
       },
@@ -100,7 +100,7 @@ describe('the lease', () => {
       const heard = listen(events);
       const clients: Redis[] = [];
       let calls = 0;
-      const { connection } = store;
+      const connection = store.connection.linkOf(0)!;
       const source = new RedisSubscriber(
         {
           connect: async () => {
@@ -113,6 +113,7 @@ describe('the lease', () => {
             onLost: (listener) => connection.onLost(listener),
             serverRunId: () => runId(++calls, () => connection.serverRunId()),
             serverRole: () => connection.serverRole(),
+            exists: (key) => connection.exists(key),
             suspect: (why) => connection.suspect(why),
           },
           instanceId: 'me',
@@ -167,7 +168,7 @@ describe('the lease', () => {
             return (made = await openOwnClient(server.url, 's', 2_000));
           },
           channel: store.channel,
-          commands: store.connection,
+          commands: store.connection.linkOf(0)!,
           instanceId: 'me',
           leaseMs: 2_000,
           heartbeatMs: 500,

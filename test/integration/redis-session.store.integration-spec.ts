@@ -396,8 +396,8 @@ describe('RedisSessionStore: lists against regeneration', () => {
     };
     const read = peer.connection.read.bind(peer.connection);
     let moves = 0;
-    vi.spyOn(peer.connection, 'read').mockImplementation(async (operation, command) => {
-      const answer = await read(operation, command);
+    vi.spyOn(peer.connection, 'read').mockImplementation(async (partition, operation, command) => {
+      const answer = await read(partition, operation, command);
       // After the ids were read, and before their records are.
       if (/user/.test(operation) && moves++ < 3) await move();
       return answer;
@@ -413,7 +413,7 @@ describe('RedisSessionStore: lists against regeneration', () => {
     await passTime({ store }, 21);
     const read = vi.spyOn(store.connection, 'read');
     expect((await store.userSessions('ann')).records).toEqual([live.record]);
-    expect(read.mock.calls.filter(([operation]) => /user/.test(operation))).toHaveLength(2);
+    expect(read.mock.calls.filter(([, operation]) => /user/.test(operation))).toHaveLength(2);
   });
 });
 

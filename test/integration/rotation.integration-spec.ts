@@ -136,8 +136,8 @@ describe('the key of an alias', () => {
     let { record } = await mustCreate(store, { userId: 'ann' });
     const read = peer.connection.read.bind(peer.connection);
     let moves = 0;
-    vi.spyOn(peer.connection, 'read').mockImplementation(async (operation, command) => {
-      const answer = await read(operation, command);
+    vi.spyOn(peer.connection, 'read').mockImplementation(async (partition, operation, command) => {
+      const answer = await read(partition, operation, command);
       // After the ids were read, and before their records are.
       if (/user/.test(operation) && moves++ < 3)
         ({ record } = (await store.move(

@@ -27,6 +27,10 @@ export class ManualSource implements InvalidationSource {
   refusedFills = 0;
   readonly #listeners: ((id: string, version: number) => void)[] = [];
 
+  leaseOf(): this {
+    return this;
+  }
+
   isLiveAt(): boolean {
     return this.live;
   }

@@ -4,8 +4,14 @@ import { createHash } from 'node:crypto';
 export interface Script {
   readonly lua: string;
   readonly sha: string;
+  /** The same for a Cluster, where changes are announced to the subscribers of their slot. */
+  readonly sharded: Omit<Script, 'sharded'>;
 }
 
 export function script(lua: string): Script {
+  return { ...withSha(lua), sharded: withSha(lua.replaceAll("'PUBLISH'", "'SPUBLISH'")) };
+}
+
+function withSha(lua: string): Omit<Script, 'sharded'> {
   return { lua, sha: createHash('sha1').update(lua).digest('hex') };
 }

@@ -83,7 +83,34 @@ const WRONG: [title: string, input: unknown, option: string, value: string | Reg
     'got "slave"',
     /drop the option/,
   ],
-  ['redis: a cluster', { redis: { isCluster: true } }, 'redis', 'Cluster', /Pass a single Redis/],
+  [
+    'redis: a cluster without nodes',
+    { redis: { cluster: [] } },
+    'redis.cluster',
+    '0 nodes',
+    /Write \[\{ host/,
+  ],
+  [
+    'redis: a cluster as a string',
+    { redis: { cluster: 'redis://a' } },
+    'redis.cluster',
+    'string',
+    /Write \[\{ host/,
+  ],
+  [
+    'redis: a cluster, one node without a port',
+    { redis: { cluster: [{ host: 'a', port: 1 }, { host: 'b' }] } },
+    'redis.cluster',
+    '2 nodes',
+    /Write \[\{ host/,
+  ],
+  [
+    'subscriber: one server, redis a cluster',
+    { redis: { cluster: [{ host: 'a', port: 1 }] }, subscriber: 'redis://localhost' },
+    'subscriber',
+    'Cluster',
+    /Drop subscriber/,
+  ],
   ['subscriber: true', { redis: {}, subscriber: true }, 'subscriber', 'boolean', /Write e\.g\./],
   ['subscriber without redis', { subscriber: {} }, 'subscriber', 'needs "redis"', /Set redis too, or drop/],
   [
@@ -538,7 +565,7 @@ describe('resolveSessionOptions: wrong values', () => {
       { sentinels: [{}], password: 'hunter2' },
       { sentinels: [], name: 'm', password: 'hunter2' },
       { sentinels: [{}], name: 'm', role: 'slave', sentinelPassword: 'hunter2' },
-      { isCluster: true, options: { password: 'hunter2' } },
+      { cluster: ['http://:hunter2@a'] },
       { cluster: [], password: 'hunter2' },
     ]) {
       expect(refusal({ redis: {}, [option]: value }).message).not.toContain('hunter2');

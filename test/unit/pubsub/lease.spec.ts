@@ -6,7 +6,7 @@ describe('Lease', () => {
   it('holds at no time before the first proof, and has no age', () => {
     const lease = new Lease(2_000);
     for (const now of [-1, 0, 5_000, Number.MAX_SAFE_INTEGER]) {
-      expect(lease.holdsAt(now)).toBe(false);
+      expect(lease.isLiveAt(now)).toBe(false);
       expect(lease.ageAt(now)).toBe(Infinity);
     }
   });
@@ -14,9 +14,9 @@ describe('Lease', () => {
   it('prove() lets it hold for leaseMs from when the question was sent, and no millisecond more', () => {
     const lease = new Lease(2_000);
     lease.prove(10_000);
-    expect(lease.holdsAt(10_000)).toBe(true);
-    expect(lease.holdsAt(12_000)).toBe(true);
-    expect(lease.holdsAt(12_000.001)).toBe(false);
+    expect(lease.isLiveAt(10_000)).toBe(true);
+    expect(lease.isLiveAt(12_000)).toBe(true);
+    expect(lease.isLiveAt(12_000.001)).toBe(false);
     expect(lease.ageAt(10_750)).toBe(750);
   });
 
@@ -24,8 +24,8 @@ describe('Lease', () => {
     const lease = new Lease(2_000);
     lease.prove(10_000);
     lease.prove(10_500);
-    expect(lease.holdsAt(12_500)).toBe(true);
-    expect(lease.holdsAt(12_501)).toBe(false);
+    expect(lease.isLiveAt(12_500)).toBe(true);
+    expect(lease.isLiveAt(12_501)).toBe(false);
   });
 
   it('prove() by an older question that was answered late does not shorten it', () => {
@@ -33,16 +33,42 @@ describe('Lease', () => {
     lease.prove(10_500);
     lease.prove(10_000);
     expect(lease.ageAt(10_500)).toBe(0);
-    expect(lease.holdsAt(12_500)).toBe(true);
+    expect(lease.isLiveAt(12_500)).toBe(true);
   });
 
   it('end() takes it away at once, until the next proof', () => {
     const lease = new Lease(2_000);
     lease.prove(10_000);
     lease.end();
-    expect(lease.holdsAt(10_000)).toBe(false);
+    expect(lease.isLiveAt(10_000)).toBe(false);
     expect(lease.ageAt(10_000)).toBe(Infinity);
     lease.prove(10_001);
-    expect(lease.holdsAt(10_001)).toBe(true);
+    expect(lease.isLiveAt(10_001)).toBe(true);
+  });
+
+  it('end() begins a new epoch, whether the one before was ever open or not', () => {
+    const lease = new Lease(2_000);
+    const { epoch } = lease;
+    lease.end();
+    expect(lease.epoch).toBe(epoch + 1);
+    lease.prove(10_000);
+    expect(lease.epoch).toBe(epoch + 1);
+    lease.end();
+    expect(lease.epoch).toBe(epoch + 2);
+  });
+
+  it('provenUntil() knows the open epoch, after it the newest that was open, and no other', () => {
+    const lease = new Lease(2_000);
+    expect(lease.provenUntil(lease.epoch)).toBe(-Infinity);
+    const { epoch } = lease;
+    lease.prove(10_000);
+    expect(lease.provenUntil(epoch)).toBe(12_000);
+    lease.end();
+    lease.end(); // one that never opened
+    expect(lease.provenUntil(epoch)).toBe(12_000);
+    expect(lease.provenUntil(epoch + 1)).toBe(-Infinity);
+    lease.prove(20_000);
+    expect(lease.provenUntil(epoch)).toBe(-Infinity);
+    expect(lease.provenUntil(lease.epoch)).toBe(22_000);
   });
 });
