@@ -2,6 +2,7 @@
 // by what the writer says it had acknowledged when the read began. Driven by `observation.ts`.
 import 'reflect-metadata';
 import { NestFactory } from '@nestjs/core';
+import { Redis } from 'ioredis';
 import {
   CacheService,
   RedisSubscriber,
@@ -9,6 +10,7 @@ import {
   SessionModule,
   SessionService,
 } from 'nestjs-sessionkit';
+import { RedisSessionStore } from '../../../dist/store/redis-session.store.js';
 import { emit, serve } from '../../support/worker-rpc.mjs';
 import { now } from './machine-clock.mjs';
 
@@ -157,21 +159,54 @@ function judgeOne(info, version, at, source) {
     report.samples.push({ session: info.index, version, at, source, staleMs: stale, ended: info.ended });
 }
 
+/** Lets the near cache see every lease as `change` makes it. */
+function weakenLeases(change) {
+  const { leaseOf } = RedisSubscriber.prototype;
+  const weak = new Map();
+  RedisSubscriber.prototype.leaseOf = function (id) {
+    const lease = leaseOf.call(this, id);
+    if (!weak.has(lease)) weak.set(lease, change(lease));
+    return weak.get(lease);
+  };
+}
+
 /** "Weakened" protocols, to show that a test notices. Patched here, so that the package needs no such option. */
 const WEAKEN = {
   none: (options) => options,
   /** Copies outlive the epoch they were stored in. */
   epoch: (options) => {
-    Object.defineProperty(RedisSubscriber.prototype, 'epoch', { get: () => 0 });
+    weakenLeases((lease) => ({ epoch: 0, isLiveAt: (at) => lease.isLiveAt(at), provenUntil: () => -Infinity }));
     return options;
   },
   /** Epochs, but no lease: a link counts as sound until it closes. */
   lease: (options) => ({ ...options, coherence: { ...options.coherence, leaseMs: 60_000 } }),
   /** Plain pub/sub: neither. */
   naive: (options) => {
-    Object.defineProperty(RedisSubscriber.prototype, 'epoch', { get: () => 0 });
+    weakenLeases(() => ({ epoch: 0, isLiveAt: () => true, provenUntil: () => -Infinity }));
     Object.defineProperty(RedisSubscriber.prototype, 'live', { get: () => true });
-    Object.defineProperty(RedisSubscriber.prototype, 'isLiveAt', { value: () => true });
+    return options;
+  },
+  /** In a Cluster: a master that answers counts as the owner of every slot it has once owned. */
+  unkeyed: (options) => {
+    const { exists } = Redis.prototype;
+    Redis.prototype.exists = function (...args) {
+      const isSubscriber = this.options.connectionName?.startsWith('sessionkit-sub');
+      return isSubscriber ? this.ping().then(() => 0) : exists.apply(this, args);
+    };
+    const { open } = RedisSessionStore.prototype;
+    RedisSessionStore.prototype.open = function () {
+      const { connection } = this;
+      const { follow } = connection;
+      connection.onRedirected = () => undefined;
+      connection.follow = (onMasters) => {
+        let told = false;
+        follow.call(connection, (masters) => {
+          if (!told) onMasters(masters);
+          told = true;
+        });
+      };
+      return open.call(this);
+    };
     return options;
   },
 };
