@@ -1,7 +1,7 @@
 // SessionRegistry over both stores, as apps have it: everything that redisess's document names, and what lists promise.
 import { setTimeout as delay } from 'node:timers/promises';
 import { Redis } from 'ioredis';
-import { describe, expect, it, onTestFinished } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest';
 import type {
   ActiveSession,
   SessionEventMap,
@@ -10,17 +10,25 @@ import type {
   SessionPage,
   UserPage,
 } from '../../lib/index.js';
+import { ClusterSet } from '../support/cluster.js';
 import { deleteByPrefix, testRedisUrl, uniquePrefix } from '../support/redis-url.js';
 import { waitFor } from '../support/wait-for.js';
 import { countUnhandledRejections, openNode, type Fields, type SessionNode } from './session-node.js';
 
-const STORES = ['memory', 'Redis'] as const;
+const STORES = ['memory', 'Redis', 'Cluster'] as const;
 const IMMORTAL = { idleTimeout: 0, absoluteTimeout: 0 };
 const LEASE_MS = 2_000;
+
+let cluster: ClusterSet;
+beforeAll(async () => {
+  cluster = await ClusterSet.start({ replicas: 0 });
+}, 60_000);
+afterAll(() => cluster?.stop());
 
 /** Options of a deployment with keys of its own, which go when the test ends. */
 function deployment(store: (typeof STORES)[number]): SessionModuleOptions {
   if (store === 'memory') return {};
+  if (store === 'Cluster') return { redis: { cluster: cluster.nodes }, keyPrefix: uniquePrefix() };
   const redis = testRedisUrl();
   const keyPrefix = uniquePrefix();
   onTestFinished(async () => {
