@@ -113,7 +113,8 @@ describe('Cluster', () => {
     const probe = await openNode({ ...options, cache: false });
     closing.push(() => probe.close());
     const tokens = await oneEach(probe);
-    const isLive = async (): Promise<boolean> => (await full.call<{ state: string }>('state')).state === 'live';
+    const isLive = async (): Promise<boolean> =>
+      (await full.call<{ state: string }>('state')).state === 'live';
     await waitFor(isLive, { message: 'the subscriptions' });
     for (const reader of readers) {
       await reader.call('learn', { created, acks: [], ended: [], upTo: 0 });
@@ -134,7 +135,9 @@ describe('Cluster', () => {
       await writable;
       const writableAt = now();
       await waitFor(isLive, { timeoutMs: 10_000, intervalMs: 5, message: 'all leases again' });
-      recoveries.push(`${(writableAt - faultAt).toFixed(0)} ms, leases ${(now() - writableAt).toFixed(0)} ms later`);
+      recoveries.push(
+        `${(writableAt - faultAt).toFixed(0)} ms, leases ${(now() - writableAt).toFixed(0)} ms later`,
+      );
       expect(now() - faultAt).toBeLessThan(10_000);
       if (weaken === 'naive') {
         await runFor(400); // it misses messages for certain
@@ -152,7 +155,11 @@ describe('Cluster', () => {
     }
     const [strict, weakened] = reports as [Report, Report];
     const shown = ({ samples, worstMs, ...report }: Report): string =>
-      JSON.stringify({ ...report, worstMs: Math.round(worstMs), samples: report.over > 0 ? samples.slice(0, 2) : [] });
+      JSON.stringify({
+        ...report,
+        worstMs: Math.round(worstMs),
+        samples: report.over > 0 ? samples.slice(0, 2) : [],
+      });
     process.stdout.write(
       `Cluster, ${name}: all partitions writable after ${recoveries.join('; ')}; bound ${COHERENCE.leaseMs} ms\n` +
         `  full:     ${shown(strict)}\n  weakened: ${shown(weakened)}\n  writer:   ${JSON.stringify(judged.counts)}\n`,
@@ -162,14 +169,19 @@ describe('Cluster', () => {
     expect(weakened.overCache).toBeGreaterThan(0);
     expect(judged.counts.writes).toBeGreaterThan(200);
     expect(judged.counts.ends).toBeGreaterThan(5);
-    expect(Object.keys({ ...judged.counts.errors, ...strict.errors }).filter((code) => !/UNAVAILABLE|REPLICATED/.test(code))).toEqual([]);
+    expect(
+      Object.keys({ ...judged.counts.errors, ...strict.errors }).filter(
+        (code) => !/UNAVAILABLE|REPLICATED/.test(code),
+      ),
+    ).toEqual([]);
     for (const worker of [writer, ...readers]) {
       await worker.call('close');
       await worker.stop(); // rejects if it has crashed
     }
   }
 
-  const ownerOfPartition = async (partition: number) => cluster.ownerOf(await cluster.slotOf(`{${partition}}`));
+  const ownerOfPartition = async (partition: number) =>
+    cluster.ownerOf(await cluster.slotOf(`{${partition}}`));
 
   // Without keyed heartbeats, and not told where commands go: the former owner answers, being master of other slots.
   it('the migration of a slot and two CLUSTER FAILOVERs', () =>
@@ -177,9 +189,9 @@ describe('Cluster', () => {
       async () => {
         const slot = await cluster.slotOf('{0}');
         const source = await cluster.ownerOf(slot);
-        const target = (await Promise.all(Array.from({ length: PARTITIONS }, (_, p) => ownerOfPartition(p)))).find(
-          (owner) => owner !== source,
-        )!;
+        const target = (
+          await Promise.all(Array.from({ length: PARTITIONS }, (_, p) => ownerOfPartition(p)))
+        ).find((owner) => owner !== source)!;
         await cluster.migrate(slot, target);
       },
       async () => cluster.failover(await ownerOfPartition(0)),

@@ -72,7 +72,9 @@ export class ClusterSet {
 
   /** The master that owns a slot, as the first node that answers sees it. */
   async ownerOf(slot: number): Promise<RedisServer> {
-    const owner = (await this.#view()).find(({ slots }) => slots.some(([first, last]) => first <= slot && slot <= last));
+    const owner = (await this.#view()).find(({ slots }) =>
+      slots.some(([first, last]) => first <= slot && slot <= last),
+    );
     if (owner === undefined) throw new Error(`ClusterSet: nobody owns slot ${slot}`);
     return this.#at(owner.port);
   }
@@ -107,7 +109,11 @@ export class ClusterSet {
   }
 
   /** Moves a slot with its keys to another master, key by key, as `redis-cli --cluster reshard` does. */
-  async migrate(slot: number, target: RedisServer, onHalf: () => Promise<void> = async () => undefined): Promise<void> {
+  async migrate(
+    slot: number,
+    target: RedisServer,
+    onHalf: () => Promise<void> = async () => undefined,
+  ): Promise<void> {
     const source = await this.ownerOf(slot);
     const view = await this.#view();
     const idOf = (server: RedisServer) => view.find(({ port }) => port === server.port)!.id;
@@ -171,7 +177,12 @@ export class ClusterSet {
           RedisServer.start({
             args: [
               ...['--cluster-enabled', 'yes', '--cluster-config-file', 'nodes.conf'],
-              ...['--cluster-node-timeout', String(nodeTimeoutMs), '--cluster-port', String(await freePort())],
+              ...[
+                '--cluster-node-timeout',
+                String(nodeTimeoutMs),
+                '--cluster-port',
+                String(await freePort()),
+              ],
               ...['--repl-diskless-sync-delay', '0', '--repl-ping-replica-period', '1'],
             ],
           }),
@@ -214,7 +225,8 @@ export class ClusterSet {
       .trim()
       .split('\n')
       .map((line) => {
-        const [id = '', address = '', flags = '', masterId = '-', , , , link = '', ...slots] = line.split(' ');
+        const [id = '', address = '', flags = '', masterId = '-', , , , link = '', ...slots] =
+          line.split(' ');
         return {
           id,
           port: Number(/:(\d+)@/.exec(address)?.[1]),

@@ -175,7 +175,11 @@ const WEAKEN = {
   none: (options) => options,
   /** Copies outlive the epoch they were stored in. */
   epoch: (options) => {
-    weakenLeases((lease) => ({ epoch: 0, isLiveAt: (at) => lease.isLiveAt(at), provenUntil: () => -Infinity }));
+    weakenLeases((lease) => ({
+      epoch: 0,
+      isLiveAt: (at) => lease.isLiveAt(at),
+      provenUntil: () => -Infinity,
+    }));
     return options;
   },
   /** Epochs, but no lease: a link counts as sound until it closes. */
