@@ -174,7 +174,9 @@ export class RedisCluster implements RedisLinks {
         const redirection = redirectionOf(error.cause);
         const hasMoved = asked === null && this.linkOf(partition) !== link;
         const rest = until - performance.now();
-        if (rest <= 0 || this.#closed || (redirection === null && !hasMoved)) {
+        // An answer that comes too late would leave it unknown what became of a write: rather none.
+        const needed = redirection === null || redirection.kind === 'ASK' ? 0 : 2 * pause;
+        if (rest <= needed || this.#closed || (redirection === null && !hasMoved)) {
           if (!uncertain || error.outcomeUnknown) throw error;
           throw new SessionStoreUnavailableError(
             operation,
@@ -195,9 +197,9 @@ export class RedisCluster implements RedisLinks {
         this.topology.refresh();
         if (redirection.kind === 'MOVED') {
           this.#tellRedirected(partition);
-          await this.#changed(Math.min(rest, pause));
+          await this.#changed(pause);
         } else {
-          await delay(Math.min(rest, pause));
+          await delay(pause);
         }
         pause = Math.min(pause * 2, PAUSE_MS.most);
       }

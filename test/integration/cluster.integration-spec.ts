@@ -20,7 +20,8 @@ const COMMAND_TIMEOUT_MS = 5_000;
 
 let cluster: ClusterSet;
 beforeAll(async () => {
-  cluster = await ClusterSet.start();
+  // Masters that hang for a moment are not to be replaced here: see test/faults/cluster.fault-spec.ts.
+  cluster = await ClusterSet.start({ nodeTimeoutMs: 30_000 });
 }, 60_000);
 afterAll(() => cluster?.stop());
 
@@ -235,6 +236,47 @@ describe('a Cluster as an app has it', () => {
     expect(subscribed.length).toBeGreaterThan(0);
   });
 
+  it('works with the rights that the README names, and keeps nothing without those on the channels', async () => {
+    const keyPrefix = uniquePrefix();
+    const rights =
+      '+@read +@write +@scripting +@connection +info +role +time +asking +cluster|slots +spublish +ssubscribe +sunsubscribe';
+    const grant = (...channels: string[]) =>
+      Promise.all(
+        cluster.servers.map((server) =>
+          cluster
+            .client(server)
+            .acl(
+              'SETUSER',
+              'app',
+              'reset',
+              'on',
+              '>pass',
+              `~${keyPrefix}*`,
+              ...channels,
+              ...rights.split(' '),
+            ),
+        ),
+      );
+    onTestFinished(async () => {
+      for (const server of cluster.servers) await cluster.client(server).acl('DELUSER', 'app');
+    });
+    await grant(`&${keyPrefix}*`);
+    const redis = { cluster: cluster.nodes, redisOptions: { username: 'app', password: 'pass' } };
+    const options = deployment({ redis, keyPrefix });
+    const node = await open(options);
+    const [token] = (await oneEach(node)) as [string];
+    await node.sessions.update(token, { n: 1 });
+    await node.sessions.get(token);
+    expect(await node.sessions.get(token)).toMatchObject({ source: 'cache', data: { n: 1 } });
+    await grant();
+    const blind = await open(options, { live: false });
+    await expect(blind.sessions.update(token, { n: 2 })).rejects.toMatchObject({
+      code: 'SESSION_STORE_UNAVAILABLE',
+    });
+    expect(await blind.sessions.get(token)).toMatchObject({ source: 'store', data: { n: 1 } });
+    expect(blind.subscriber.suspended).toHaveLength(SUITE_PARTITIONS);
+  });
+
   it('close() closes every connection it has made', async () => {
     const before = await Promise.all(cluster.servers.map(connectionsOf));
     const node = await openNode(deployment({ waitForReplicas: 1 }));
@@ -250,7 +292,10 @@ describe('a Cluster as an app has it', () => {
     const proxy = await TcpProxy.start({ targetPort: cluster.servers[0]!.port });
     onTestFinished(() => proxy.close());
     proxy.refuse(true);
-    const options = deployment({ redis: { cluster: [{ host: '127.0.0.1', port: proxy.port }] }, commandTimeout: '200ms' });
+    const options = deployment({
+      redis: { cluster: [{ host: '127.0.0.1', port: proxy.port }] },
+      commandTimeout: '200ms',
+    });
     const node = await open(options, { logger, live: false });
     expect(logger.lines.join('\n')).toMatch(/The Redis Cluster does not answer yet/);
     await expect(node.sessions.create({})).rejects.toMatchObject({ code: 'SESSION_STORE_UNAVAILABLE' });

@@ -108,11 +108,15 @@ export class ClusterSet {
     return replica;
   }
 
-  /** Moves a slot with its keys to another master, key by key, as `redis-cli --cluster reshard` does. */
+  /**
+   * Moves a slot with its keys to another master, some keys at a time, as `redis-cli --cluster reshard` does.
+   *
+   * @param onMoving run when the first have been moved
+   */
   async migrate(
     slot: number,
     target: RedisServer,
-    onHalf: () => Promise<void> = async () => undefined,
+    onMoving: () => Promise<void> = async () => undefined,
   ): Promise<void> {
     const source = await this.ownerOf(slot);
     const view = await this.#view();
@@ -120,15 +124,11 @@ export class ClusterSet {
     const [from, to] = [this.client(source), this.client(target)];
     await to.cluster('SETSLOT', slot, 'IMPORTING', idOf(source));
     await from.cluster('SETSLOT', slot, 'MIGRATING', idOf(target));
-    let isHalf = false;
-    for (;;) {
+    for (let isFirst = true; ; isFirst = false) {
       const keys = (await from.cluster('GETKEYSINSLOT', slot, 5)) as string[];
-      if (!isHalf || keys.length === 0) {
-        if (!isHalf) await onHalf();
-        isHalf = true;
-      }
       if (keys.length === 0) break;
       await from.call('MIGRATE', HOST, target.port, '', 0, 5_000, 'KEYS', ...keys);
+      if (isFirst) await onMoving();
     }
     await to.cluster('SETSLOT', slot, 'NODE', idOf(target));
     await from.cluster('SETSLOT', slot, 'NODE', idOf(target));
