@@ -176,15 +176,10 @@ export class ClusterSet {
         Array.from({ length: count }, async () =>
           RedisServer.start({
             args: [
-              ...['--cluster-enabled', 'yes', '--cluster-config-file', 'nodes.conf'],
-              ...[
-                '--cluster-node-timeout',
-                String(nodeTimeoutMs),
-                '--cluster-port',
-                String(await freePort()),
-              ],
-              ...['--repl-diskless-sync-delay', '0', '--repl-ping-replica-period', '1'],
-            ],
+              '--cluster-enabled yes --cluster-config-file nodes.conf',
+              `--cluster-node-timeout ${nodeTimeoutMs} --cluster-port ${await freePort()}`,
+              '--repl-diskless-sync-delay 0 --repl-ping-replica-period 1',
+            ].flatMap((words) => words.split(' ')),
           }),
         ),
       )),

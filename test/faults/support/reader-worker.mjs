@@ -161,12 +161,19 @@ function judgeOne(info, version, at, source) {
 
 /** Lets the near cache see every lease as `change` makes it. */
 function weakenLeases(change) {
-  const { leaseOf } = RedisSubscriber.prototype;
   const weak = new Map();
-  RedisSubscriber.prototype.leaseOf = function (id) {
-    const lease = leaseOf.call(this, id);
+  replace(RedisSubscriber.prototype, 'leaseOf', (leaseOf) => (id) => {
+    const lease = leaseOf(id);
     if (!weak.has(lease)) weak.set(lease, change(lease));
     return weak.get(lease);
+  });
+}
+
+/** Puts another method in the place of one, which it gets bound to its object. */
+function replace(target, name, make) {
+  const method = target[name];
+  target[name] = function (...args) {
+    return make(method.bind(this), this)(...args);
   };
 }
 
@@ -192,25 +199,21 @@ const WEAKEN = {
   },
   /** In a Cluster: a master that answers counts as the owner of every slot it has once owned. */
   unkeyed: (options) => {
-    const { exists } = Redis.prototype;
-    Redis.prototype.exists = function (...args) {
-      const isSubscriber = this.options.connectionName?.startsWith('sessionkit-sub');
-      return isSubscriber ? this.ping().then(() => 0) : exists.apply(this, args);
-    };
-    const { open } = RedisSessionStore.prototype;
-    RedisSessionStore.prototype.open = function () {
-      const { connection } = this;
-      const { follow } = connection;
+    replace(Redis.prototype, 'exists', (exists, client) => async (...keys) => {
+      const isSubscriber = client.options.connectionName?.startsWith('sessionkit-sub');
+      return isSubscriber ? void (await client.ping()) : exists(...keys);
+    });
+    replace(RedisSessionStore.prototype, 'open', (open, { connection }) => () => {
       connection.onRedirected = () => undefined;
-      connection.follow = (onMasters) => {
+      replace(connection, 'follow', (follow) => (onMasters) => {
         let told = false;
-        follow.call(connection, (masters) => {
+        follow((masters) => {
           if (!told) onMasters(masters);
           told = true;
         });
-      };
-      return open.call(this);
-    };
+      });
+      return open();
+    });
     return options;
   },
 };
