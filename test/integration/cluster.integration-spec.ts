@@ -148,9 +148,15 @@ describe('a Cluster as an app has it', () => {
   });
 
   it('while a slot moves: reads are right, writes are right or 503, nothing is cached; afterwards all is as before', async () => {
-    const options = deployment({ commandTimeout: '400ms' });
+    const options = deployment({ commandTimeout: '800ms' });
     const [node, other] = [await open(options), await open(options)];
-    const made = await Promise.all(Array.from({ length: 400 }, () => node.sessions.create({ n: 0 })));
+    // Its heartbeats are too rare to notice anything.
+    const slow = await open({
+      ...options,
+      commandTimeout: '5s',
+      coherence: { leaseMs: 60_000, heartbeatMs: 30_000 },
+    });
+    const made = await Promise.all(Array.from({ length: 400 }, () => slow.sessions.create({ n: 0 })));
     const slot = await cluster.slotOf('{3}');
     const here = made.filter(({ id }) => partitionOfId(id, SUITE_PARTITIONS) === 3);
     expect(here.length).toBeGreaterThan(5);
@@ -161,17 +167,22 @@ describe('a Cluster as an app has it', () => {
     await cluster.migrate(slot, target[masters.indexOf(true)]!, async () => {
       await waitFor(() => node.subscriber.suspended.includes(3));
       expect(node.subscriber.suspended).toEqual([3]);
-      for (const { token, id } of here) {
-        const read = await other.sessions.get(token);
-        expect(read).toMatchObject({ source: 'store', data: { n: counts.get(id) ?? 0 } });
-        await node.sessions
-          .update(token, ({ n }) => ({ n: Number(n) + 1 }))
-          .then(
-            () => counts.set(id, (counts.get(id) ?? 0) + 1),
-            (error: unknown) =>
-              expect(error).toMatchObject({ code: 'SESSION_STORE_UNAVAILABLE', outcomeUnknown: false }),
-          );
-      }
+      expect(slow.subscriber.suspended).toEqual([]);
+      for (const { token } of here) await slow.sessions.get(token, { fresh: true });
+      expect(slow.subscriber.suspended).toEqual([3]); // by the first command that was sent on
+      await Promise.all(
+        here.map(async ({ token, id }) => {
+          const read = await other.sessions.get(token);
+          expect(read).toMatchObject({ source: 'store', data: { n: 0 } });
+          await node.sessions
+            .update(token, ({ n }) => ({ n: Number(n) + 1 }))
+            .then(
+              () => counts.set(id, 1),
+              (error: unknown) =>
+                expect(error).toMatchObject({ code: 'SESSION_STORE_UNAVAILABLE', outcomeUnknown: false }),
+            );
+        }),
+      );
     });
     await waitFor(() => node.subscriber.live && other.subscriber.live, { timeoutMs: 10_000 });
     for (const { token, id } of here) {
