@@ -31,7 +31,7 @@ export interface RecordSessionStoreOptions {
    */
   timeoutMs?: number;
   /** @internal for tests */
-  clock?: Clock;
+  clock?: Pick<Clock, 'wall'>;
 }
 
 /**
@@ -48,7 +48,7 @@ export interface RecordSessionStoreOptions {
 export abstract class RecordSessionStore extends SessionStore {
   readonly #queue: KeyedQueue;
   readonly #timeoutMs: number;
-  readonly #clock: Clock;
+  readonly #clock: Pick<Clock, 'wall'>;
   /** Writes whose callers have been told that there was no answer, by id. */
   readonly #late = new Map<string, Promise<unknown>>();
   #lastVersion = 0;

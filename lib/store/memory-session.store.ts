@@ -41,7 +41,7 @@ export interface MemorySessionStoreOptions {
   /** Most sessions kept; beyond it the least recently used one is ended, and a warning logged. @default 100000 */
   maxSessions?: number;
   /** @internal for tests */
-  clock?: Clock;
+  clock?: Pick<Clock, 'wall'>;
 }
 
 /**
@@ -64,7 +64,7 @@ export class MemorySessionStore extends SessionStore {
   >();
   /** Users whose sessions are being ended, by several at once perhaps; null stands for all. */
   readonly #fences = new Map<string | null, Set<Fence>>();
-  readonly #clock: Clock;
+  readonly #clock: Pick<Clock, 'wall'>;
   /** Told by the next `sweep`. */
   readonly #expired: ExpiredSession[] = [];
   #timer: NodeJS.Timeout | undefined;
