@@ -199,20 +199,19 @@ export class ExpressSessionStore extends EventEmitter {
   async #load(sid: string): Promise<ExpressFields | null> {
     const id = this.#settings.idOf(sid);
     if (id === null) return null;
-    const found = (await this.#read(id)) ?? (await this.#fromFallback(sid, id));
+    const answer = await this.#store.get(id);
+    const found = ofId(id, answer) ?? (await this.#fromFallback(sid, id));
     if (found === null) return null;
     const data = this.#decode(found);
     if (data === null) return null;
-    const session = sessionFrom(found, data);
+    const session = sessionFrom(found, data, answer?.now);
     const loaded = new LoadedSession(found, partsOf(session));
     this.#loaded.add(session, loaded);
     return this.generate === undefined ? { ...session, [ORIGIN]: loaded } : session;
   }
 
-  /** The record of this very id: where the module has given its session a new token, the old one is no session. */
   async #read(id: string): Promise<SessionRecord | null> {
-    const found = await this.#store.get(id);
-    return found?.record.id === id ? found.record : null;
+    return ofId(id, await this.#store.get(id));
   }
 
   async #save(sid: string, session: object): Promise<void> {
@@ -434,6 +433,11 @@ export class ExpressSessionStore extends EventEmitter {
       },
     );
   }
+}
+
+/** The record of this very id: where the module has given its session a new token, the old one is no session. */
+function ofId(id: string, found: { readonly record: SessionRecord } | null): SessionRecord | null {
+  return found?.record.id === id ? found.record : null;
 }
 
 function isOver({ cookie }: ExpressFields): boolean {
