@@ -130,6 +130,8 @@ describe('the server', () => {
     expect(used).toEqual(expect.arrayContaining(['evalsha', 'subscribe', 'role', 'info', 'publish', 'zadd']));
     const tooNew: string[] = [];
     for (const command of used) {
+      // ioredis tells every server its name, and does without where that is refused (before 7.2).
+      if (command === 'client|setinfo') continue;
       const docs = await docsOf(command);
       if (docs === null || isNewer(docs.since)) tooNew.push(command);
     }
