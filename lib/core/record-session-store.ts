@@ -41,7 +41,7 @@ export interface RecordSessionStoreOptions {
  *
  * Writes of one session take turns inside this process, so that none is lost there; one that hangs keeps those behind it
  * from being written, until it ends. Of several processes the last writer wins, which is why `capabilities` promise nothing; a subclass that can do more says so, and overrides what does it.
- * Times are those of this process's clock.
+ * Times are those of this process's wall clock: set forward, it ends sessions early by as much; set back, it prolongs them.
  *
  * @publicApi
  */

@@ -381,7 +381,9 @@ export class ExpressSessionStore extends EventEmitter {
     if (found === null) return null;
     const { id: _, ...session } = found; // some put the sid in
     const parts = partsOf(session);
-    if (isOver(session) || move.isCancelled) return null;
+    // By the store's clock: this process's may be wrong, and nobody is to be signed out by it.
+    const ends = endOf(session);
+    if ((ends !== null && ends <= (await this.#store.now())) || move.isCancelled) return null;
     move.isCreating = true;
     const created = await this.#create(id, parts);
     if (created === null) return this.#read(id); // another process was faster, and removes it
@@ -440,7 +442,8 @@ function ofId(id: string, found: { readonly record: SessionRecord } | null): Ses
   return found?.record.id === id ? found.record : null;
 }
 
-function isOver({ cookie }: ExpressFields): boolean {
+/** Epoch milliseconds; null for a cookie without an end. */
+function endOf({ cookie }: ExpressFields): number | null {
   const expires = (cookie as { expires?: unknown } | undefined)?.expires;
-  return expires !== undefined && expires !== null && Number(new Date(expires as string)) <= Date.now();
+  return expires === undefined || expires === null ? null : Number(new Date(expires as string));
 }

@@ -48,6 +48,7 @@ export interface MemorySessionStoreOptions {
  * Sessions in the memory of this process: for development, tests and apps of one process that may forget everyone on
  * restart. Bounded, and pruned in small steps by a timer that never keeps the process alive. Every operation is atomic,
  * because none gives the event loop away.
+ * Times are those of this process's wall clock: set forward, it ends sessions early by as much; set back, it prolongs them.
  *
  * @publicApi
  */

@@ -3,12 +3,19 @@
 //
 // Shown to fail when times that are shown or stored are counted with the leaping clock, when what becomes due is counted
 // with the steady one, and when deadlines of copies are.
-import { describe, expect, it, vi } from 'vitest';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import type { ActiveSession } from '../../../lib/core/active-session.js';
+import type { SessionStore } from '../../../lib/core/session-store.js';
+import { DiskSessionStore } from '../../../lib/disk-store/index.js';
 import type { SessionModuleOptions } from '../../../lib/options/session-options.interface.js';
 import { MemorySessionStore } from '../../../lib/store/memory-session.store.js';
+import { mustCreate } from '../../../lib/testing/kit.js';
 import { ManualClock } from '../../support/manual-clock.js';
 import { HOUR, MINUTE, mustLoad, openCore, SECOND, type Data } from '../harness.js';
+import { MapRecordStore } from './map-record-store.js';
 
 const JUMPS = [
   ['an hour forward', HOUR],
@@ -227,21 +234,46 @@ describe('a machine that was suspended, its steady clock standing still', () => 
   });
 });
 
-describe('a store whose clock is this process’s own: a jump is time that has passed, or comes again', () => {
-  it('forward ends sessions early, by as much', async () => {
-    const { sessions, clock } = openCore({ idleTimeout: '30m' });
-    const { token } = await sessions.create({});
-    clock.jump(HOUR);
-    expect(await sessions.get(token)).toBeNull();
-  });
+describe.each([
+  ['MemorySessionStore', (clock: ManualClock) => new MemorySessionStore({ clock })],
+  ['DiskSessionStore', (clock: ManualClock, path: string) => new DiskSessionStore({ path, clock })],
+  ['RecordSessionStore', (clock: ManualClock) => new MapRecordStore({ clock })],
+] as const)(
+  '%s, whose clock is this process’s own: a jump is time that passed, or comes again',
+  (_name, make) => {
+    let home: string;
+    let clock: ManualClock;
+    let store: SessionStore;
+    beforeEach(async () => {
+      home = mkdtempSync(join(tmpdir(), 'sessionkit-clock-'));
+      clock = new ManualClock();
+      store = make(clock, join(home, 'sessions'));
+      await store.open?.();
+    });
+    afterEach(async () => {
+      await store.close?.();
+      rmSync(home, { recursive: true });
+    });
 
-  it('back prolongs them, by as much', async () => {
-    const { sessions, clock } = openCore({ idleTimeout: '30m', absoluteTimeout: 0 });
-    const { token } = await sessions.create({});
-    clock.jump(-HOUR);
-    clock.advance(89 * MINUTE);
-    expect(await sessions.get(token)).not.toBeNull();
-    clock.advance(MINUTE);
-    expect(await sessions.get(token)).toBeNull();
-  });
-});
+    it('forward ends sessions early, by as much', async () => {
+      const { id } = (await mustCreate(store, { idleTimeout: 90 * MINUTE })).record;
+      clock.jump(HOUR);
+      clock.advance(30 * MINUTE - 1);
+      expect(await store.get(id)).not.toBeNull();
+      clock.advance(1);
+      expect(await store.get(id)).toBeNull();
+    });
+
+    it('back prolongs them, by as much, and no write is lost over it', async () => {
+      const { record: base } = await mustCreate(store, { idleTimeout: 30 * MINUTE });
+      clock.jump(-HOUR);
+      const written = await store.set({ base, data: '{"n":1}', keepExpiry: true });
+      expect(written).toMatchObject({ status: 'written', record: { data: '{"n":1}' } });
+      if (written.status === 'written') expect(written.record.version).toBeGreaterThan(base.version);
+      clock.advance(90 * MINUTE - 1);
+      expect(await store.get(base.id)).not.toBeNull();
+      clock.advance(1);
+      expect(await store.get(base.id)).toBeNull();
+    });
+  },
+);

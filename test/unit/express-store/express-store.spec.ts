@@ -290,6 +290,27 @@ describe('toExpressStore', () => {
     expect(await getFrom(store)).toBeNull();
   });
 
+  it.each([
+    ['ahead', 3_600_000],
+    ['behind', -3_600_000],
+  ])(
+    'with a fallback: what is over shows by the clock of the store, though ours is an hour %s',
+    async (_, skew) => {
+      const wall = () => Date.now() - skew;
+      const old = new MapStore();
+      const store = toExpressStore(new MemorySessionStore({ clock: { wall } }), { fallback: old });
+      const put = (left: number) =>
+        old.map.set(
+          SID,
+          JSON.stringify({ cookie: { ...cookie, expires: new Date(wall() + left) }, views: 1 }),
+        );
+      put(-1);
+      expect(await getFrom(store)).toBeNull();
+      put(60_000);
+      expect(await getFrom(store)).toMatchObject({ views: 1 });
+    },
+  );
+
   const KEY = Uint8Array.from({ length: 32 }, (_, index) => index);
   it.each<[string, () => SessionCodec | SimpleCodec]>([
     ['a Packr', () => new Packr({ structuredClone: true })],
