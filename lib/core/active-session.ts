@@ -170,6 +170,15 @@ export class ActiveSession<T extends object = SessionData> {
     return this.#stored ? this.#engine.storeNow() : this.#record.createdAt;
   }
 
+  /**
+   * The store's clock, as far as it has been heard; epoch milliseconds.
+   *
+   * @internal for transports
+   */
+  get storeNow(): number {
+    return this.#engine.storeNow();
+  }
+
   /** False once this object has learned that the session ended, or its time is up. `reload` asks the store. */
   get valid(): boolean {
     return !this.#ended && this.expiresIn !== 0;

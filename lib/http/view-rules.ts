@@ -119,8 +119,8 @@ export class ViewRules {
 }
 
 /** How far the store's clock is ahead of this process's wall clock, in ms; below 0: behind. */
-function aheadOfWall({ lastAccess, idle }: Session): number {
-  const ahead = lastAccess + idle - Date.now();
+function aheadOfWall({ storeNow }: Session): number {
+  const ahead = storeNow - Date.now();
   return Math.abs(ahead) < CLOCK_JITTER_MS ? 0 : ahead;
 }
 
