@@ -157,12 +157,26 @@ export class ActiveSession<T extends object = SessionData> {
   /** Milliseconds until `expiresAt`, 0 when passed; null = never. */
   get expiresIn(): number | null {
     const deadline = this.expiresAt;
-    return deadline === null ? null : Math.max(0, deadline - this.#engine.storeNow());
+    return deadline === null ? null : Math.max(0, deadline - this.#now);
   }
 
   /** Milliseconds since `lastAccess`. */
   get idle(): number {
-    return Math.max(0, this.#engine.storeNow() - this.#record.lastAccess);
+    return Math.max(0, this.#now - this.#record.lastAccess);
+  }
+
+  /** The life of a session that is not stored has not begun: the store's clock may not even be known yet. */
+  get #now(): number {
+    return this.#stored ? this.#engine.storeNow() : this.#record.createdAt;
+  }
+
+  /**
+   * The store's clock, as far as it has been heard; epoch milliseconds.
+   *
+   * @internal for transports
+   */
+  get storeNow(): number {
+    return this.#engine.storeNow();
   }
 
   /** False once this object has learned that the session ended, or its time is up. `reload` asks the store. */
@@ -264,7 +278,7 @@ export class ActiveSession<T extends object = SessionData> {
    */
   authenticatedWithin(ms: number): boolean {
     const at = this.lastAuthenticatedAt;
-    return at !== null && this.#engine.storeNow() - at <= ms;
+    return at !== null && this.#engine.latestStoreNow() - at <= ms;
   }
 
   get source(): SessionSource {

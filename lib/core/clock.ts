@@ -5,6 +5,8 @@ export interface Clock {
    * system's monotonic clock stands still while a machine is suspended.
    */
   monotonic(): number;
+  /** Milliseconds that nobody's wall clock moves: they neither go back nor leap, and stand still with a suspended machine. */
+  steady(): number;
   /** Epoch milliseconds, for the memory store, whose clock is this process's. */
   wall(): number;
 }
@@ -30,30 +32,46 @@ export function fasterOf(monotonic: () => number, wall: () => number): () => num
   };
 }
 
-const monotonic = fasterOf(
-  () => performance.now(),
-  () => Date.now(),
-);
+const steady = () => performance.now();
+const monotonic = fasterOf(steady, () => Date.now());
 
-export const SYSTEM_CLOCK: Clock = { monotonic, wall: () => Date.now() };
+export const SYSTEM_CLOCK: Clock = { monotonic, steady, wall: () => Date.now() };
 
 /**
- * What the store's clock shows now, from the last answer that told it. Good to a network delay, and independent of
- * this machine's wall clock; used for display and for deciding when a touch is due, never for refusing a session.
+ * What the store's clock shows now, from the last answer that told it. Good to a network delay, and independent of what
+ * this machine's wall clock shows; used for display and for deciding what is due, never for refusing a session.
+ *
+ * Between two answers a machine may have been suspended, or its wall clock set: they look alike. So there are two
+ * estimates, for each use the one whose error does no harm.
  */
 export class StoreClock {
   #offset: number;
+  #latestOffset: number;
 
   constructor(private readonly clock: Clock) {
-    this.#offset = clock.wall() - clock.monotonic();
+    this.#offset = clock.wall() - clock.steady();
+    this.#latestOffset = clock.wall() - clock.monotonic();
   }
 
   /** @param storeNow epoch milliseconds in an answer that has just come in */
   observe(storeNow: number): void {
-    this.#offset = storeNow - this.clock.monotonic();
+    this.#offset = storeNow - this.clock.steady();
+    this.#latestOffset = storeNow - this.clock.monotonic();
   }
 
+  /**
+   * For what is shown, handed out or stored: a wall clock that is set does not end a cookie or date a login in the future.
+   * Behind by the length of a suspension until the next answer.
+   */
   now(): number {
-    return Math.round(this.clock.monotonic() + this.#offset);
+    return Math.round(this.clock.steady() + this.#offset);
+  }
+
+  /**
+   * For what becomes due: a touch, a rotation, another proof of who the user is. Never behind; ahead, until the next
+   * answer, by what the wall clock was set forward.
+   */
+  latest(): number {
+    return Math.round(this.clock.monotonic() + this.#latestOffset);
   }
 }

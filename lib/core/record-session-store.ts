@@ -31,7 +31,7 @@ export interface RecordSessionStoreOptions {
    */
   timeoutMs?: number;
   /** @internal for tests */
-  clock?: Clock;
+  clock?: Pick<Clock, 'wall'>;
 }
 
 /**
@@ -41,14 +41,14 @@ export interface RecordSessionStoreOptions {
  *
  * Writes of one session take turns inside this process, so that none is lost there; one that hangs keeps those behind it
  * from being written, until it ends. Of several processes the last writer wins, which is why `capabilities` promise nothing; a subclass that can do more says so, and overrides what does it.
- * Times are those of this process's clock.
+ * Times are those of this process's wall clock: set forward, it ends sessions early by as much; set back, it prolongs them.
  *
  * @publicApi
  */
 export abstract class RecordSessionStore extends SessionStore {
   readonly #queue: KeyedQueue;
   readonly #timeoutMs: number;
-  readonly #clock: Clock;
+  readonly #clock: Pick<Clock, 'wall'>;
   /** Writes whose callers have been told that there was no answer, by id. */
   readonly #late = new Map<string, Promise<unknown>>();
   #lastVersion = 0;

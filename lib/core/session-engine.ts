@@ -154,9 +154,14 @@ export class SessionEngine {
     );
   }
 
-  /** The store's clock, estimated; epoch milliseconds. */
+  /** The store's clock, estimated; epoch milliseconds. For what is shown or stored; see {@link StoreClock}. */
   storeNow(): number {
     return this.#storeClock.now();
+  }
+
+  /** The same for what becomes due: not behind where this machine was suspended. */
+  latestStoreNow(): number {
+    return this.#storeClock.latest();
   }
 
   identify(token: unknown): TokenIdentity | null {
@@ -567,7 +572,7 @@ export class SessionEngine {
 
   /** True when a touch of the record would be written. */
   touchIsDue(record: Pick<SessionRecord, 'lastAccess' | 'idleTimeout'>): boolean {
-    return this.#storeClock.now() - record.lastAccess >= this.#touchInterval(record);
+    return this.#storeClock.latest() - record.lastAccess >= this.#touchInterval(record);
   }
 
   /**

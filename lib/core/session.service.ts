@@ -207,7 +207,7 @@ export class SessionService<T extends object = SessionData> {
     const { rotateEveryMs } = this.options;
     if (rotateEveryMs === 0) return false;
     const { createdAt, metadata } = session;
-    return this.engine.storeNow() - Math.max(createdAt, metadata.rotatedAt ?? 0) >= rotateEveryMs;
+    return this.engine.latestStoreNow() - Math.max(createdAt, metadata.rotatedAt ?? 0) >= rotateEveryMs;
   }
 
   /**

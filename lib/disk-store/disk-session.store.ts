@@ -70,7 +70,8 @@ type Announce = Listener;
  * does a power cut, as far as the disk keeps what it says it has flushed. Changes made at the same time share a flush.
  * A record that cannot be read, because something else has written to the file, is warned of and counts as absent; until
  * it is swept, destroyed or cleared, only `length` and `countActive` still count it.
- * Times are those of this machine's clock. Not for network file systems, nor for containers on different machines.
+ * Times are those of this machine's wall clock: set forward, it ends sessions early by as much; set back, it prolongs
+ * them. Not for network file systems, nor for containers on different machines.
  *
  * @publicApi
  */

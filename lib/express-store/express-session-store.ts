@@ -199,20 +199,19 @@ export class ExpressSessionStore extends EventEmitter {
   async #load(sid: string): Promise<ExpressFields | null> {
     const id = this.#settings.idOf(sid);
     if (id === null) return null;
-    const found = (await this.#read(id)) ?? (await this.#fromFallback(sid, id));
+    const answer = await this.#store.get(id);
+    const found = ofId(id, answer) ?? (await this.#fromFallback(sid, id));
     if (found === null) return null;
     const data = this.#decode(found);
     if (data === null) return null;
-    const session = sessionFrom(found, data);
+    const session = sessionFrom(found, data, answer?.now);
     const loaded = new LoadedSession(found, partsOf(session));
     this.#loaded.add(session, loaded);
     return this.generate === undefined ? { ...session, [ORIGIN]: loaded } : session;
   }
 
-  /** The record of this very id: where the module has given its session a new token, the old one is no session. */
   async #read(id: string): Promise<SessionRecord | null> {
-    const found = await this.#store.get(id);
-    return found?.record.id === id ? found.record : null;
+    return ofId(id, await this.#store.get(id));
   }
 
   async #save(sid: string, session: object): Promise<void> {
@@ -382,7 +381,9 @@ export class ExpressSessionStore extends EventEmitter {
     if (found === null) return null;
     const { id: _, ...session } = found; // some put the sid in
     const parts = partsOf(session);
-    if (isOver(session) || move.isCancelled) return null;
+    // By the store's clock: this process's may be wrong, and nobody is to be signed out by it.
+    const ends = endOf(session);
+    if ((ends !== null && ends <= (await this.#store.now())) || move.isCancelled) return null;
     move.isCreating = true;
     const created = await this.#create(id, parts);
     if (created === null) return this.#read(id); // another process was faster, and removes it
@@ -436,7 +437,13 @@ export class ExpressSessionStore extends EventEmitter {
   }
 }
 
-function isOver({ cookie }: ExpressFields): boolean {
+/** The record of this very id: where the module has given its session a new token, the old one is no session. */
+function ofId(id: string, found: { readonly record: SessionRecord } | null): SessionRecord | null {
+  return found?.record.id === id ? found.record : null;
+}
+
+/** Epoch milliseconds; null for a cookie without an end. */
+function endOf({ cookie }: ExpressFields): number | null {
   const expires = (cookie as { expires?: unknown } | undefined)?.expires;
-  return expires !== undefined && expires !== null && Number(new Date(expires as string)) <= Date.now();
+  return expires === undefined || expires === null ? null : Number(new Date(expires as string));
 }

@@ -13,6 +13,9 @@ export interface SessionParts {
 /** Cookies whose times are less apart than this are the same: setting one takes a moment, which express-session counts. */
 const JITTER_MS = 1_000;
 
+/** The last moment a `Date` can show. */
+const MAX_DATE = 8.64e15;
+
 /** What `Cookie` of express-session begins with, for sessions that it has not seen yet. */
 const NEW_COOKIE: StoredCookie = { originalMaxAge: null, httpOnly: true, path: '/' };
 
@@ -74,19 +77,44 @@ function sortedJson(settings: StoredCookie): string {
   return JSON.stringify(set.sort(([one], [other]) => (one < other ? -1 : 1)));
 }
 
-/** The stored data as express-session takes it; `expires` is as the store has it. */
-export function sessionFrom(record: SessionRecord, data: ExpressFields): ExpressFields & { cookie: object } {
+/** Clocks that are less apart than this are the same: an answer takes a moment. */
+const CLOCK_JITTER_MS = 1_000;
+
+/**
+ * What this process's wall clock will show when the store's shows `at`: the frameworks count from the former, and would
+ * take a session for over where it is ahead.
+ *
+ * @param storeNow what the store's showed just now
+ */
+function onWallClock(at: number, storeNow: number): number {
+  const ahead = Date.now() - storeNow;
+  return Math.abs(ahead) < CLOCK_JITTER_MS ? at : Math.min(at + ahead, MAX_DATE);
+}
+
+/**
+ * The stored data as express-session takes it; `expires` is as the store has it, by this process's wall clock.
+ *
+ * @param storeNow the store's clock in the answer that brought the record; absent: taken for the same as ours
+ */
+export function sessionFrom(
+  record: SessionRecord,
+  data: ExpressFields,
+  storeNow = Date.now(),
+): ExpressFields & { cookie: object } {
   // __proto__ would become one: both libraries assign field by field. What is stored under it stays.
   const { cookie, ['__proto__']: _, ...fields } = data;
   const { expires, ...settings } =
     typeof cookie === 'object' && cookie !== null ? withoutProto(cookie as StoredCookie) : NEW_COOKIE;
   const ends = typeof settings.originalMaxAge === 'number' || expires !== undefined;
-  return { cookie: { ...settings, expires: ends ? new Date(deadlineOf(record)) : null }, ...fields };
+  return {
+    cookie: { ...settings, expires: ends ? new Date(onWallClock(deadlineOf(record), storeNow)) : null },
+    ...fields,
+  };
 }
 
 function deadlineOf({ lastAccess, idleTimeout, absoluteDeadline }: SessionRecord): number {
   const idle = idleTimeout > 0 ? lastAccess + idleTimeout : Infinity;
-  return Math.min(idle, absoluteDeadline > 0 ? absoluteDeadline : Infinity, 8.64e15);
+  return Math.min(idle, absoluteDeadline > 0 ? absoluteDeadline : Infinity, MAX_DATE);
 }
 
 /** Lays over `data` what `after` has changed against `before`: fields, and the cookie if that is another. */

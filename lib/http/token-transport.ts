@@ -87,6 +87,7 @@ export class CookieTransport implements TokenTransport {
       ...(partitioned && { partitioned }),
       ...(maxAge !== undefined && {
         maxAge,
+        // By this process's wall clock, right or wrong: for want of Max-Age browsers compare it with the response's Date.
         expires: new Date(maxAge === 0 ? 0 : Date.now() + maxAge * 1000),
       }),
     };

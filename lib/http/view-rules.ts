@@ -8,9 +8,13 @@ type Session = ActiveSession<object>;
 /** A cookie's end that is computed anew in each request is a little later each time; that is no reason for a new token. */
 const END_TOLERANCE_MS = 60_000;
 
+/** Clocks that are less apart than this are the same: the store's is known but for the moment its answer took. */
+const CLOCK_JITTER_MS = 1_000;
+
 /** How long the cookie lives: from each time it is sent, in ms (null: until the browser is closed), or to a fixed time. */
 interface CookieField {
   readonly originalMaxAge?: number | null;
+  /** Epoch milliseconds by the store's clock: the next request may be answered by a process with another. */
   readonly expires?: number;
 }
 
@@ -61,7 +65,9 @@ export class ViewRules {
   cookieLifeOf(session: Session): number | null | undefined {
     const kept = cookieFieldOf(session.data as DataFields);
     if (kept === undefined) return undefined;
-    return kept.expires === undefined ? kept.originalMaxAge : Math.max(0, kept.expires - Date.now());
+    return kept.expires === undefined
+      ? kept.originalMaxAge
+      : Math.max(0, kept.expires - aheadOfWall(session) - Date.now());
   }
 
   setCookieLife(session: Session, life: number | null): void {
@@ -70,9 +76,14 @@ export class ViewRules {
     else data[COOKIE_FIELD] = { originalMaxAge: life } satisfies CookieField;
   }
 
-  /** @param at epoch milliseconds: set again in each request, it stays the same */
+  /** @param at epoch milliseconds of this process's wall clock: set again in each request, it stays the same */
   setCookieEnd(session: Session, at: number): void {
-    (session.data as DataFields)[COOKIE_FIELD] = { expires: at } satisfies CookieField;
+    const ahead = aheadOfWall(session);
+    const expires = at + ahead;
+    const kept = cookieFieldOf(session.data as DataFields)?.expires ?? -Infinity;
+    // The store's clock is never known to the millisecond.
+    if (ahead !== 0 && Math.abs(kept - expires) < 2 * CLOCK_JITTER_MS) return;
+    (session.data as DataFields)[COOKIE_FIELD] = { expires } satisfies CookieField;
   }
 
   /** True for a visitor's session of which nothing but the life of its cookie has been said: that stores nothing. */
@@ -105,6 +116,12 @@ export class ViewRules {
       ? { idleTimeout: idle, absoluteTimeout }
       : { idleTimeout: idle };
   }
+}
+
+/** How far the store's clock is ahead of this process's wall clock, in ms; below 0: behind. */
+function aheadOfWall({ storeNow }: Session): number {
+  const ahead = storeNow - Date.now();
+  return Math.abs(ahead) < CLOCK_JITTER_MS ? 0 : ahead;
 }
 
 /** What the data says of the cookie; undefined where that is nothing, or nothing of ours. */

@@ -41,13 +41,14 @@ export interface MemorySessionStoreOptions {
   /** Most sessions kept; beyond it the least recently used one is ended, and a warning logged. @default 100000 */
   maxSessions?: number;
   /** @internal for tests */
-  clock?: Clock;
+  clock?: Pick<Clock, 'wall'>;
 }
 
 /**
  * Sessions in the memory of this process: for development, tests and apps of one process that may forget everyone on
  * restart. Bounded, and pruned in small steps by a timer that never keeps the process alive. Every operation is atomic,
  * because none gives the event loop away.
+ * Times are those of this process's wall clock: set forward, it ends sessions early by as much; set back, it prolongs them.
  *
  * @publicApi
  */
@@ -64,7 +65,7 @@ export class MemorySessionStore extends SessionStore {
   >();
   /** Users whose sessions are being ended, by several at once perhaps; null stands for all. */
   readonly #fences = new Map<string | null, Set<Fence>>();
-  readonly #clock: Clock;
+  readonly #clock: Pick<Clock, 'wall'>;
   /** Told by the next `sweep`. */
   readonly #expired: ExpiredSession[] = [];
   #timer: NodeJS.Timeout | undefined;

@@ -24,6 +24,7 @@ import { Test } from '@nestjs/testing';
 import { describe, expect, it, onTestFinished, vi } from 'vitest';
 import {
   ActiveSession,
+  MemorySessionStore,
   Session,
   SessionModule,
   SESSION_STORE,
@@ -772,6 +773,35 @@ describe.each(EVERYWHERE)('request.session over %s and %s', (platform, store) =>
         expect((await storedOf(app, jar))!.idleTimeout).toBeGreaterThan(29 * DAY);
       }
     });
+
+    it.each([
+      ['ahead', HOUR],
+      ['behind', -HOUR],
+    ])(
+      'an end that is set where the wall clock is an hour %s of the store’s is right for every process',
+      async (_, skew) => {
+        const storeNow = () => Date.now() - skew;
+        const app = await start({
+          store: new MemorySessionStore({ clock: { wall: storeNow } }),
+          touchInterval: 0,
+          idleTimeout: '30m',
+        });
+        const jar = await visitor(app);
+        const endIn30 = (session: View) => (session.cookie.expires = new Date(Date.now() + 30 * MINUTE));
+        const tokens = new Set<string | undefined>();
+        for (let request = 0; request < 3; request++) {
+          const answer = await withSession(jar, endIn30);
+          tokens.add(jar.value());
+          expect(maxAgeOf(answer)).toMatch(/^Max-Age=(1800|179\d)$/);
+          const { cookie } = (await storedOf(app, jar))!.data as { cookie: { expires: number } };
+          expect(Math.abs(cookie.expires - storeNow() - 30 * MINUTE)).toBeLessThan(MINUTE);
+        }
+        expect(tokens.size).toBe(1);
+        const { body } = await withSession(jar, ({ cookie }) => cookie.expires!.getTime() - Date.now());
+        expect(Math.abs((body as number) - 30 * MINUTE)).toBeLessThan(MINUTE);
+        expect((await storedOf(app, jar))!.idleTimeout).toBeGreaterThan(29 * MINUTE - MINUTE);
+      },
+    );
 
     it('another life leaves createdAt and the absolute deadline, unless it would be cut short by that', async () => {
       const app = await start({ idleTimeout: '30m', absoluteTimeout: '14d' });

@@ -13,9 +13,27 @@ const START_DEADLINE_MS = 10_000;
 const TERM_GRACE_MS = 3000;
 const HOST = '127.0.0.1';
 
-/** The absolute path of `redis-server`, else `valkey-server`, on the search path; `null` when neither is there. */
+/** Which server to test on: `redis` or `valkey`. Without it, what is there; where both are, Redis. */
+const WANTED = 'SESSIONKIT_SERVER';
+
+/** The programs that will do, the better first. Throws when the environment names another server. */
+function wantedPrograms(): readonly string[] {
+  const wanted = process.env[WANTED] ?? '';
+  if (wanted === '') return ['redis-server', 'valkey-server'];
+  if (wanted === 'redis' || wanted === 'valkey') return [`${wanted}-server`];
+  throw new Error(`${WANTED} is "${wanted}": write "redis" or "valkey", or leave it out.`);
+}
+
+/**
+ * The absolute path of `redis-server`, else `valkey-server`, on the search path (of the one that SESSIONKIT_SERVER names,
+ * where it is set); `null` when there is none.
+ */
 export function findRedisServer(searchPath: string = process.env.PATH ?? ''): string | null {
-  return findProgram('redis-server', searchPath) ?? findProgram('valkey-server', searchPath);
+  for (const name of wantedPrograms()) {
+    const found = findProgram(name, searchPath);
+    if (found !== null) return found;
+  }
+  return null;
 }
 
 /**
@@ -26,16 +44,18 @@ export function findRedisServer(searchPath: string = process.env.PATH ?? ''): st
 export function ensureRedisServer(searchPath: string = process.env.PATH ?? ''): string {
   const found = findRedisServer(searchPath);
   if (found !== null) return found;
-  const advice = 'Tests need redis-server (or valkey-server) on PATH';
+  const programs = wantedPrograms();
+  const name = programs[0]!; // the package has the name of the program
+  const advice = `Tests need ${name}${programs.length > 1 ? ' (or valkey-server)' : ''} on PATH`;
   if (!isDebian() || process.getuid?.() !== 0 || findProgram('apt-get', searchPath) === null) {
     throw new Error(
-      `${advice}: install it, e.g. "apt-get install redis-server" as root or "brew install redis".`,
+      `${advice}: install it, e.g. "apt-get install ${name}" as root or "brew install ${name.replace('-server', '')}".`,
     );
   }
-  process.stderr.write('No redis-server on PATH: running apt-get install -y redis-server ...\n');
+  process.stderr.write(`No ${name} on PATH: running apt-get install -y ${name} ...\n`);
   // RUNLEVEL=1 keeps the package from starting its system service: tests start their own.
   const env = { ...process.env, PATH: searchPath, DEBIAN_FRONTEND: 'noninteractive', RUNLEVEL: '1' };
-  for (const args of [['update'], ['install', '-y', 'redis-server']]) {
+  for (const args of [['update'], ['install', '-y', name]]) {
     const run = spawnSync('apt-get', args, { env, encoding: 'utf8' });
     if (run.status !== 0) {
       const why = (run.stderr || run.error?.message || '').trim().split('\n').at(-1) ?? '';

@@ -103,6 +103,7 @@ describe('waitFor', () => {
 
 describe('RedisServer', () => {
   it('finds the program by search path, valkey second', () => {
+    vi.stubEnv('SESSIONKIT_SERVER', '');
     const directory = temporary();
     expect(findRedisServer()).toMatch(/-server$/);
     expect(findRedisServer(directory)).toBeNull();
@@ -110,14 +111,23 @@ describe('RedisServer', () => {
     expect(findRedisServer(directory)).toBe(valkey);
     const redis = program(directory, 'redis-server', '');
     expect(findRedisServer(`/nowhere:${directory}`)).toBe(redis);
+    vi.stubEnv('SESSIONKIT_SERVER', 'valkey');
+    expect(findRedisServer(directory)).toBe(valkey);
+    rmSync(valkey);
+    expect(findRedisServer(directory)).toBeNull();
+    expect(() => ensureRedisServer(directory)).toThrow(/^Tests need valkey-server on PATH: install it, /);
+    vi.stubEnv('SESSIONKIT_SERVER', 'keydb');
+    expect(() => findRedisServer(directory)).toThrow('SESSIONKIT_SERVER is "keydb"');
   });
 
   it('says in one line what to install when it cannot install', () => {
+    vi.stubEnv('SESSIONKIT_SERVER', '');
     expect(() => ensureRedisServer(temporary())).toThrow(/^Tests need redis-server .*install it.*$/);
   });
 
   const debianRoot = process.getuid?.() === 0 && existsSync('/etc/debian_version');
   it.runIf(debianRoot)('installs the package on Debian as root, with one line of progress', () => {
+    vi.stubEnv('SESSIONKIT_SERVER', '');
     const directory = temporary();
     const log = join(directory, 'log');
     const binary = join(directory, 'redis-server');

@@ -156,9 +156,25 @@ describe('StoreClock', () => {
     const clock = new ManualClock();
     const storeClock = new StoreClock(clock);
     clock.advance(500);
-    expect(storeClock.now()).toBe(clock.wall());
+    expect([storeClock.now(), storeClock.latest()]).toEqual([clock.wall(), clock.wall()]);
     storeClock.observe(clock.wall() - 3_600_000);
     clock.advance(1_000);
-    expect(storeClock.now()).toBe(clock.wall() - 3_600_000);
+    expect([storeClock.now(), storeClock.latest()]).toEqual([
+      clock.wall() - 3_600_000,
+      clock.wall() - 3_600_000,
+    ]);
+  });
+
+  it('a wall clock that gets ahead moves latest() only, until the next answer; one that is set back moves neither', () => {
+    const clock = new ManualClock();
+    const storeClock = new StoreClock(clock);
+    storeClock.observe(1_000_000);
+    clock.jump(60_000);
+    expect([storeClock.now(), storeClock.latest()]).toEqual([1_000_000, 1_060_000]);
+    storeClock.observe(1_000_010);
+    expect([storeClock.now(), storeClock.latest()]).toEqual([1_000_010, 1_000_010]);
+    clock.jump(-60_000);
+    clock.advance(5);
+    expect([storeClock.now(), storeClock.latest()]).toEqual([1_000_015, 1_000_015]);
   });
 });

@@ -213,6 +213,28 @@ describe('toExpressStore', () => {
       expect((await getFrom(store))?.cookie).toEqual({ ...cookie, expires: new Date(lastAccess + 60_000) });
   });
 
+  it.each([
+    ['ahead', 3_600_000],
+    ['behind', -3_600_000],
+  ])(
+    'a process whose wall clock is an hour %s of the store’s gets cookie.expires by its own, and ends nothing by it',
+    async (_, skew) => {
+      const sessions = new MemorySessionStore({ clock: { wall: () => Date.now() - skew } });
+      const store = toExpressStore(sessions);
+      for (const one of [cookie, { ...cookie, originalMaxAge: null }]) {
+        const expires = new Date(Date.now() + 60_000);
+        await run((done) => store.set(SID, { cookie: { ...one, expires }, n: 1 }, done));
+        const found = (await getFrom(store)) as { cookie: { expires: Date }; n: number };
+        expect(Math.abs(found.cookie.expires.getTime() - expires.getTime())).toBeLessThan(5_000);
+        found.n = 2;
+        await run((done) => store.set(SID, found, done));
+        expect(await getFrom(store)).toMatchObject({ n: 2 });
+        for await (const { idleTimeout } of sessions.all())
+          expect(Math.abs(idleTimeout - 60_000)).toBeLessThan(5_000);
+      }
+    },
+  );
+
   it('keys named __proto__ are data: they stay stored, and are no prototype', async () => {
     const sessions = new MemorySessionStore();
     const store = toExpressStore(sessions);
@@ -267,6 +289,27 @@ describe('toExpressStore', () => {
     old.map.set(SID, JSON.stringify({ cookie: { ...cookie, expires: new Date(Date.now() - 1) }, views: 1 }));
     expect(await getFrom(store)).toBeNull();
   });
+
+  it.each([
+    ['ahead', 3_600_000],
+    ['behind', -3_600_000],
+  ])(
+    'with a fallback: what is over shows by the clock of the store, though ours is an hour %s',
+    async (_, skew) => {
+      const wall = () => Date.now() - skew;
+      const old = new MapStore();
+      const store = toExpressStore(new MemorySessionStore({ clock: { wall } }), { fallback: old });
+      const put = (left: number) =>
+        old.map.set(
+          SID,
+          JSON.stringify({ cookie: { ...cookie, expires: new Date(wall() + left) }, views: 1 }),
+        );
+      put(-1);
+      expect(await getFrom(store)).toBeNull();
+      put(60_000);
+      expect(await getFrom(store)).toMatchObject({ views: 1 });
+    },
+  );
 
   const KEY = Uint8Array.from({ length: 32 }, (_, index) => index);
   it.each<[string, () => SessionCodec | SimpleCodec]>([
