@@ -51,10 +51,7 @@ export class RedisConnection implements StoreConnection {
   readonly #logger = new Logger('SessionModule');
   readonly #lost = new Set<() => void>();
   readonly #waiting = new Set<() => void>();
-  readonly #breaker = new CommandBreaker(
-    () => this.#ping(),
-    (isOpen) => this.#say(!isOpen && this.#usable),
-  );
+  readonly #breaker: CommandBreaker;
   #client: Redis | null = null;
   #usable = false;
   #closed = false;
@@ -82,7 +79,13 @@ export class RedisConnection implements StoreConnection {
     private readonly commandTimeoutMs: number,
     private readonly onAvailable: (available: boolean) => void,
     private readonly roleCheckMs = 0,
-  ) {}
+  ) {
+    this.#breaker = new CommandBreaker(
+      () => this.#ping(),
+      commandTimeoutMs,
+      (isOpen) => this.#say(!isOpen && this.#usable),
+    );
+  }
 
   /**
    * Connects and waits for the first usable link, for `commandTimeoutMs` at the most: an app may boot while Redis is
@@ -290,10 +293,13 @@ export class RedisConnection implements StoreConnection {
         this.#waiting.delete(go);
         reject(new SessionStoreUnavailableError(operation, detail, writes && sent, cause && { cause }));
       };
-      const timer = setTimeout(() => {
+      const onTimeout = () => {
+        if (settled) return;
         fail(`no answer from Redis within ${this.commandTimeoutMs} ms (option "commandTimeout")`);
         if (purpose === 'request') this.#breaker.onSilence();
-      }, this.commandTimeoutMs);
+      };
+      // Where this process was held up itself, the answer may lie in the socket, which is read before this is called.
+      const timer = setTimeout(() => setImmediate(onTimeout), this.commandTimeoutMs);
       const go = () => {
         if (settled) return;
         if (this.#closed) return fail('the app is shutting down');

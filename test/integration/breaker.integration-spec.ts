@@ -100,10 +100,10 @@ describe('a Redis that does not answer', () => {
     silenceLogger();
   });
 
-  async function connect(): Promise<{ connection: RedisConnection; said: boolean[] }> {
+  async function connect(url = proxy.url): Promise<{ connection: RedisConnection; said: boolean[] }> {
     const said: boolean[] = [];
     const connection = new RedisConnection(
-      () => openOwnClient(proxy.url, 'breaker', TIMEOUT_MS * 20), // the link is not given up
+      () => openOwnClient(url, 'breaker', TIMEOUT_MS * 20), // the link is not given up
       async () => null,
       TIMEOUT_MS,
       (available) => said.push(available),
@@ -212,6 +212,36 @@ describe('a Redis that does not answer', () => {
     await server.restart();
     await waitFor(() => connection.breaker === 'closed', { timeoutMs: BACK_WITHIN_MS + 3_000 });
     expect((await ask(connection)).error).toBeNull();
+  });
+
+  it('a server that is slower than commandTimeout: stays open, and lets nobody wait; closed when it is quick again', async () => {
+    const { connection, said } = await connect();
+    proxy.delay({ downstreamMs: () => TIMEOUT_MS * 1.5 });
+    await Promise.all([ask(connection), ask(connection), ask(connection)]);
+    expect(connection.breaker).toBe('open');
+    // Long enough for two questions to be answered, each too late.
+    const until = performance.now() + TIMEOUT_MS * 4;
+    const waited: number[] = [];
+    while (performance.now() < until) {
+      waited.push((await ask(connection)).ms);
+      await delay(10);
+    }
+    expect(Math.max(...waited)).toBeLessThan(TIMEOUT_MS * 0.8); // refused, and did not wait
+    expect(commands.filter((name) => name === 'ping').length).toBeGreaterThan(1);
+    expect(said).toEqual([true, false]);
+    proxy.delay({});
+    await waitFor(() => connection.breaker === 'closed', { timeoutMs: BACK_WITHIN_MS });
+    expect((await ask(connection)).error).toBeNull();
+  });
+
+  it('a process that was held up itself for longer than commandTimeout: what was answered meanwhile is an answer', async () => {
+    const { connection } = await connect(server.url); // a proxy would be held up, too
+    await ask(connection);
+    const asking = Array.from({ length: 20 }, () => ask(connection));
+    await new Promise((resolve) => process.nextTick(resolve)); // they are on the wire
+    for (const until = performance.now() + TIMEOUT_MS * 1.5; performance.now() < until;);
+    for (const { error } of await Promise.all(asking)) expect(error).toBeNull();
+    expect(connection.breaker).toBe('closed');
   });
 
   it('error replies never open it, and count as answers', async () => {
