@@ -239,6 +239,7 @@ export class RedisConnection implements StoreConnection {
     if (this.#pending > 0) await this.#within(new Promise<void>((resolve) => (this.#drained = resolve)));
     this.#closed = true;
     this.#usable = false;
+    clearTimeout(this.#recheck); // set anew meanwhile, it would open the connection again
     const client = this.#client;
     if (client === null) return;
     if (client.status === 'ready') await this.#within(client.quit().catch(() => undefined));

@@ -244,6 +244,28 @@ describe('a Redis that does not answer', () => {
     expect(connection.breaker).toBe('closed');
   });
 
+  it('close() stays closed, though the connection ended for good while a command was waited for', async () => {
+    let client: Redis | undefined;
+    const connection = new RedisConnection(
+      async () => (client = await openOwnClient(proxy.url, 'closing', TIMEOUT_MS * 20)),
+      async () => null,
+      TIMEOUT_MS,
+      () => undefined,
+    );
+    await connection.open();
+    proxy.blackhole();
+    const asking = ask(connection);
+    const closed = connection.close();
+    // It ends when the socket has lingered for 100 ms, shortly before the command is given up, and begins anew 50 ms later.
+    await delay(TIMEOUT_MS - 130);
+    client!.disconnect();
+    expect((await asking).error).not.toBeNull();
+    await closed;
+    proxy.resume();
+    await delay(150);
+    await waitFor(() => client!.status === 'end' && proxy.connections === 0);
+  });
+
   it('error replies never open it, and count as answers', async () => {
     const { connection } = await connect();
     const raw = new Redis(server.url);
