@@ -60,6 +60,8 @@ export interface SessionCache {
   invalidate(id: string, version: number): void;
   /** A session ended. */
   delete(id: string): void;
+  /** Any of them may have ended. */
+  clear(): void;
 }
 
 /** Where near caches learn of changes made by other processes. */

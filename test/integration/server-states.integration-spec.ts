@@ -8,6 +8,7 @@ import { Redis } from 'ioredis';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import {
   ActiveSession,
+  RedisSubscriber,
   Session,
   SessionExceptionFilter,
   SessionGuard,
@@ -18,6 +19,7 @@ import {
   type SessionStore,
   type SessionStoreUnavailableError,
 } from '../../lib/index.js';
+import { SessionHealthIndicator } from '../../lib/health/index.js';
 import { freePort } from '../support/free-port.js';
 import { RedisServer } from '../support/redis-server.js';
 import { waitFor } from '../support/wait-for.js';
@@ -295,6 +297,8 @@ describe('states of a server', () => {
     silenceLogger();
   });
 
+  const health = () =>
+    new SessionHealthIndicator(app.get<SessionStore>(SESSION_STORE), app.get(RedisSubscriber));
   const breaker = () => app.get<SessionStore>(SESSION_STORE).breaker;
   /** `cookie`: the token that the client is to have from now on, empty for none; undefined where it is told nothing. */
   async function ask(path: string, token: string): Promise<{ status: number; cookie: string | undefined }> {
@@ -354,6 +358,9 @@ describe('states of a server', () => {
         });
       }
       expect([200, 503]).toContain((await ask('/me', kept.token)).status);
+      // A server that answers is not thereby one that can be used.
+      const { status } = (await health().isHealthy()).sessions;
+      expect(status).toBe(state.read === 200 ? 'up' : 'down');
     } finally {
       await state.leave(admin);
     }
