@@ -127,6 +127,15 @@ describe('CacheService: stale copies', () => {
     expect(await isServed('touched')).toBe(false);
   });
 
+  it('to the millisecond: one less than the session has, for the store cuts its clock to whole ones', async () => {
+    fill('a', { idleTimeout: 10 * SECOND });
+    lose();
+    clock.advance(10 * SECOND - 2);
+    expect(await isServed('a')).toBe(true);
+    clock.advance(1);
+    expect(await isServed('a')).toBe(false);
+  });
+
   it('a copy of an epoch before the last live one is never served: changes may have been missed in between', async () => {
     fill('a');
     lose();
