@@ -176,6 +176,17 @@ describe('a Redis that does not answer', () => {
     expect((await ask(connection)).error).toBeNull();
   });
 
+  it('open: an error is an answer to its question too, where an ACL forbids PING for example', async () => {
+    const { connection } = await connect();
+    const raw = new Redis(server.url);
+    closing.push(async () => raw.disconnect());
+    await raw.call('ACL', 'SETUSER', 'default', '-ping');
+    await open(connection);
+    proxy.resume();
+    await waitFor(() => connection.breaker === 'closed', { timeoutMs: BACK_WITHIN_MS });
+    await raw.call('ACL', 'SETUSER', 'default', '+ping');
+  });
+
   it('open: closed at once when the link is attached anew', async () => {
     const { connection } = await connect();
     await open(connection);
