@@ -332,8 +332,11 @@ export class ActiveSession<T extends object = SessionData> {
   async clear(options?: WriteOptions): Promise<void> {
     await this.#inTurn(async () => {
       const empty = this.#encoded({});
-      this.#draft = this.#stored ? this.#draft : undefined;
-      if (!this.#stored) return;
+      if (!this.#stored) {
+        await this.#binding?.beforeStoring?.(); // there may be one that it is not known of
+        this.#draft = undefined;
+        return;
+      }
       this.#record = await this.#live(() =>
         this.#engine.write(this.#token, this.#record, () => empty, { ...options, repeatable: true }),
       );

@@ -11,7 +11,7 @@ export interface SessionBinding {
    * session is to do it.
    */
   saves?(session: ActiveSession<object>, options?: WriteOptions): Promise<void> | undefined;
-  /** Called before a session that was not stored is; rejects where none may begin. */
+  /** Called before a session that was not stored is, or is cleared; rejects where none may begin. */
   beforeStoring?(): Promise<void>;
   /**
    * Called before a session that is not stored is ended: whoever signs out by a token that was rotated away means the

@@ -61,6 +61,8 @@ export interface SessionCache {
   invalidate(id: string, version: number): void;
   /** A session ended. */
   delete(id: string): void;
+  /** Any of them may have ended. */
+  clear(): void;
 }
 
 /** The right to serve and store copies of some sessions: all that share a place from where changes are told. */

@@ -629,7 +629,7 @@ export class SessionEngine {
   async destroyAll(onProgress?: (ended: number) => void): Promise<number> {
     let count = 0;
     const failures: unknown[] = [];
-    await this.store.clear((sessions) => {
+    const onEnded: Parameters<SessionStore['clear']>[0] = (sessions) => {
       for (const { id, userId } of sessions) {
         this.cache.delete(id);
         this.events.emit('destroyed', { id, userId, reason: 'killed' });
@@ -641,7 +641,14 @@ export class SessionEngine {
       } catch (error) {
         failures.push(error); // all must end
       }
-    });
+    };
+    try {
+      await this.store.clear(onEnded);
+    } catch (error) {
+      // Some may have ended whose reply was lost, and what was announced with it.
+      if (!(error instanceof SessionNotReplicatedError)) this.cache.clear();
+      throw error;
+    }
     if (failures.length > 0) throw failures[0];
     return count;
   }
@@ -684,7 +691,10 @@ export class SessionEngine {
   async touchById(record: SessionRecord): Promise<SessionRecord | null> {
     if (!this.touchIsDue(record)) return record;
     const touched = await this.store.touch(record.id, this.#touchInterval(record), { userId: record.userId });
-    if (touched === null) return null;
+    if (touched === null) {
+      this.cache.delete(record.id);
+      return null;
+    }
     this.#storeClock.observe(touched.now);
     return { ...record, lastAccess: touched.lastAccess };
   }

@@ -72,6 +72,7 @@ export class FieldSession {
     return this.#run(
       async (session) => {
         if (session.isStored) await session.delete(key);
+        else await this.held.beforeStoring(); // there may be one that it is not known of
       },
       callback,
       true,

@@ -19,6 +19,7 @@ export class ActivityIndex {
   #notes = new Map<string, Note>();
   #timer: NodeJS.Timeout | undefined;
   #flushing: Promise<void> | undefined;
+  #closed = false;
 
   /** @param write enters up to some hundred notes, in any order; may reject */
   constructor(
@@ -32,7 +33,7 @@ export class ActivityIndex {
     this.#notes.delete(id); // to the end: the oldest are given up first
     this.#notes.set(id, { user, at });
     if (this.#notes.size > MAX_NOTES) this.forget(this.#notes.keys().next().value!);
-    this.#timer ??= setTimeout(() => void this.flush(), FLUSH_MS).unref();
+    if (!this.#closed) this.#timer ??= setTimeout(() => void this.flush(), FLUSH_MS).unref();
   }
 
   /** The session has ended: nothing is to be written of it. */
@@ -47,8 +48,9 @@ export class ActivityIndex {
     await (this.#flushing ??= this.#flush().finally(() => (this.#flushing = undefined)));
   }
 
-  /** Writes what is left, once. */
+  /** Writes what is left, once. What is noted after that is not written by itself. */
   async close(): Promise<void> {
+    this.#closed = true;
     await this.flush();
     clearTimeout(this.#timer);
     this.#timer = undefined;

@@ -6,6 +6,7 @@ const UNANSWERED = 3;
 /** How soon after that, and then how often at most, the server is asked whether it answers; with jitter. Milliseconds. */
 const PROBE = { initialDelay: 50, maxDelay: 500 };
 
+const firstPause = () => new ExponentialBackoff(PROBE).next();
 const answered = () => undefined;
 const unanswered = () => Promise.reject(new Error('no answer'));
 
@@ -14,9 +15,10 @@ const unanswered = () => Promise.reject(new Error('no answer'));
  * a request microseconds instead of `commandTimeout`.
  *
  * Open after some commands in a row that got no answer at all; an error reply is an answer. While it is open, a question
- * of its own finds out when the server answers again, so that no request has to try. The commands themselves do not go
- * through the library, whose wrapper costs each several promises: it is told what became of them, and of those that were
- * answered only after one that was not.
+ * of its own finds out when the server answers again, so that no request has to try. An answer that took longer than a
+ * command may is none of any use: a server that is merely slow would close it, and let the next commands wait in vain,
+ * again and again. The commands themselves do not go through the library, whose wrapper costs each several promises: it is
+ * told what became of them, and of those that were answered only after one that was not.
  */
 export class CommandBreaker {
   readonly #policy = circuitBreaker(handleAll, {
@@ -25,6 +27,7 @@ export class CommandBreaker {
     halfOpenAfter: -Infinity,
   });
   readonly #ask: () => Promise<void>;
+  readonly #answerMs: number;
   /** The policy's state, where it costs a command nothing to look at it. */
   #open = false;
   #doubtful = false;
@@ -33,15 +36,17 @@ export class CommandBreaker {
 
   /**
    * @param ask resolves when the server has answered anything; rejects when it cannot be asked
+   * @param answerMs how long a command may take, and so the question
    * @param onChange told `true` when it opens, `false` when it closes
    */
-  constructor(ask: () => Promise<void>, onChange: (isOpen: boolean) => void) {
+  constructor(ask: () => Promise<void>, answerMs: number, onChange: (isOpen: boolean) => void) {
     this.#ask = ask;
+    this.#answerMs = answerMs;
     this.#policy.onBreak(() => {
       this.#open = true;
       this.#doubtful = true; // an answer may have come in the moment in which it opened
       onChange(true);
-      this.#probe(new ExponentialBackoff(PROBE).next());
+      this.#probe(firstPause());
     });
     this.#policy.onReset(() => {
       this.#open = false;
@@ -83,8 +88,12 @@ export class CommandBreaker {
     if (this.#stopped) return;
     clearTimeout(this.#timer);
     this.#timer = setTimeout(() => {
+      const askedAt = performance.now();
       this.#ask().then(
-        () => this.onAnswer(),
+        () => {
+          if (performance.now() - askedAt <= this.#answerMs) this.onAnswer();
+          else if (this.#open) this.#probe(firstPause()); // the next one tells whether it is slow, or was away
+        },
         () => {
           if (this.#open) this.#probe(backoff.next(undefined));
         },

@@ -42,10 +42,7 @@ export class RedisConnection implements StoreConnection, RedisLinks {
   readonly #logger = new Logger('SessionModule');
   readonly #lost = new Set<() => void>();
   readonly #waiting = new Set<() => void>();
-  readonly #breaker = new CommandBreaker(
-    () => this.#ping(),
-    (isOpen) => this.#say(!isOpen && this.#usable),
-  );
+  readonly #breaker: CommandBreaker;
   #client: Redis | null = null;
   #usable = false;
   #closed = false;
@@ -74,7 +71,13 @@ export class RedisConnection implements StoreConnection, RedisLinks {
     private readonly commandTimeoutMs: number,
     private readonly onAvailable: (available: boolean) => void,
     private readonly roleCheckMs = 0,
-  ) {}
+  ) {
+    this.#breaker = new CommandBreaker(
+      () => this.#ping(),
+      commandTimeoutMs,
+      (isOpen) => this.#say(!isOpen && this.#usable),
+    );
+  }
 
   /**
    * Connects and waits for the first usable link, for `commandTimeoutMs` at the most: an app may boot while Redis is
@@ -232,6 +235,7 @@ export class RedisConnection implements StoreConnection, RedisLinks {
     if (this.#pending > 0) await this.#within(new Promise<void>((resolve) => (this.#drained = resolve)));
     this.#closed = true;
     this.#usable = false;
+    clearTimeout(this.#recheck); // set anew meanwhile, it would open the connection again
     const client = this.#client;
     if (client === null) return;
     if (client.status === 'ready') await this.#within(client.quit().catch(() => undefined));
@@ -287,10 +291,13 @@ export class RedisConnection implements StoreConnection, RedisLinks {
         this.#waiting.delete(go);
         reject(new SessionStoreUnavailableError(operation, detail, writes && sent, cause && { cause }));
       };
-      const timer = setTimeout(() => {
+      const onTimeout = () => {
+        if (settled) return;
         fail(`no answer from Redis within ${this.commandTimeoutMs} ms (option "commandTimeout")`);
         if (purpose === 'request') this.#breaker.onSilence();
-      }, timeoutMs);
+      };
+      // Where this process was held up itself, the answer may lie in the socket, which is read before this is called.
+      const timer = setTimeout(() => setImmediate(onTimeout), timeoutMs);
       const go = () => {
         if (settled) return;
         if (this.#closed) return fail('the app is shutting down');

@@ -44,12 +44,13 @@ export function isNoScript(error: unknown): boolean {
 
 /**
  * The script had begun when it failed, so that some of its commands may have been run: Redis does not roll back. Not
- * so where the first write is what was refused: a full or read-only server, or no right to publish.
+ * so where the first write is what was refused: a full or read-only server, one with too few replicas, or no right to
+ * publish.
  */
 export function isMidScript(error: unknown): boolean {
   return (
     isReply(error) &&
     /@user_script|script: /.test(error.message) &&
-    !/^(OOM|READONLY|MISCONF)|channel/.test(error.message)
+    !/^(OOM|READONLY|MISCONF|NOREPLICAS)|channel/.test(error.message)
   );
 }

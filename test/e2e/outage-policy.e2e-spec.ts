@@ -15,6 +15,7 @@ import {
   SessionGuard,
   StrictSession,
   type ActiveSession,
+  type FieldSession,
   type SessionModuleOptions,
 } from '../../lib/index.js';
 import { TcpProxy } from '../support/tcp-proxy.js';
@@ -28,6 +29,7 @@ import {
   type Platform,
   type TestApp,
 } from './support/test-app.js';
+import { PlainServer } from './support/plain-server.js';
 import { onRedis, untilLive } from './support/test-redis.js';
 import { WrappedStore } from './support/wrapped-store.js';
 
@@ -44,6 +46,7 @@ const WRITES: Record<string, (session: Visitor) => unknown> = {
   set: (session) => session.set('views', 1),
   update: (session) => session.update({ views: 1 }),
   delete: (session) => session.delete('views'),
+  clear: (session) => session.clear(),
   save: (session) => session.save(),
   regenerate: (session) => session.regenerate(),
   login: (session) => session.regenerate({ userId: 'eve' }),
@@ -254,7 +257,7 @@ describe.each(PLATFORMS)('the store cannot be asked: %s', (platform) => {
       expect([how, reply.status, reply.body]).toEqual([how, 503, UNAVAILABLE]);
       expect(setsCookie(reply)).toBe(false);
     }
-    for (const how of ['set', 'regenerate', 'destroy', 'delete']) {
+    for (const how of ['set', 'regenerate', 'destroy', 'delete', 'clear']) {
       const reply = await app.send(`/caught/${how}`, { cookie: token });
       expect([how, reply.body]).toEqual([how, { code: ['SESSION_STORE_UNAVAILABLE', false] }]);
       expect(setsCookie(reply)).toBe(false);
@@ -400,6 +403,64 @@ describe.each(PLATFORMS)('the store cannot be asked: %s', (platform) => {
     });
     expect((await app.send('/not', { cookie: token })).body).toEqual(UNAVAILABLE);
     expect((await app.send('/required', { cookie: token })).body).toEqual(UNAVAILABLE);
+  });
+});
+
+describe('attachSession, the store cannot be asked', () => {
+  const FIELD_WRITES: Record<string, (session: FieldSession) => Promise<unknown>> = {
+    set: (session) => session.set('views', 1),
+    del: (session) => session.del('name'),
+    delAll: (session) => session.delAll(),
+    destroy: (session) => session.destroy(),
+  };
+  async function start(options: SessionModuleOptions) {
+    const store = new WrappedStore({ exclusive: true });
+    const server = await PlainServer.start('memory', { store, ...options });
+    const client = server.client();
+    await server.run(client, async (session, response) => {
+      await session.set('name', 'Ada');
+      response.end();
+    });
+    const token = client.value();
+    return { store, server, client, token };
+  }
+  const refusesWrites = async ({ store, server, client, token }: Awaited<ReturnType<typeof start>>) => {
+    for (const [how, write] of Object.entries(FIELD_WRITES)) {
+      const { status, body, cookies } = await server.run(client, async (session, response) => {
+        const code = await write(session).then(
+          () => 'done',
+          (error: { code: string }) => error.code,
+        );
+        response.end(JSON.stringify({ code }));
+      });
+      expect([how, status, body, cookies]).toEqual([how, 200, { code: 'SESSION_STORE_UNAVAILABLE' }, []]);
+      const unheard = await server.run(client, (session, response) => {
+        void write(session);
+        response.end('done');
+      });
+      expect([how, unheard.status, unheard.cookies]).toEqual([how, 503, []]);
+    }
+    store.down = false;
+    expect(await server.stored(token)).toEqual({ name: 'Ada' });
+    expect(await store.length()).toBe(1);
+  };
+
+  it("'anonymous': nothing to read, and every write is refused", async () => {
+    const rig = await start({ onStoreUnavailable: 'anonymous', cache: false });
+    rig.store.down = true;
+    expect(await rig.server.value(rig.client, (session) => session.getAll())).toEqual({});
+    await refusesWrites(rig);
+  });
+
+  it("'stale': the copy is read, and every write is refused", async () => {
+    const rig = await start({ onStoreUnavailable: 'stale', cache: { maxAge: '1s' } });
+    rig.store.down = true;
+    const { get } = rig.store.calls;
+    await waitFor(async () => {
+      expect(await rig.server.value(rig.client, (session) => session.get('name'))).toBe('Ada');
+      return rig.store.calls.get > get; // it was asked for, in vain
+    });
+    await refusesWrites(rig);
   });
 });
 

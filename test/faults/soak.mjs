@@ -1,4 +1,5 @@
-// npm run test:soak -- [seconds, 300 by default]. Ends with code 1 when a promise of the near cache was broken.
+// npm run test:soak -- [seconds, 300 by default]. Ends with code 1 when a promise of the near cache was broken, or one of
+// those about a Redis that is dead and alive in turn: that takes another minute.
 import { spawnSync } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 
@@ -8,10 +9,14 @@ if (!(seconds > 0)) {
   process.exit(2);
 }
 const root = fileURLToPath(new URL('../..', import.meta.url));
-const args = ['node_modules/vitest/vitest.mjs', 'run', '--config', 'test/faults/vitest.soak.config.ts'];
-const { status } = spawnSync(process.execPath, args, {
-  cwd: root,
-  env: { ...process.env, SOAK_SECONDS: String(seconds) },
-  stdio: 'inherit',
-});
-process.exit(status ?? 1);
+const run = (args, env) =>
+  spawnSync(process.execPath, ['node_modules/vitest/vitest.mjs', 'run', ...args], {
+    cwd: root,
+    env: { ...process.env, ...env },
+    stdio: 'inherit',
+  }).status ?? 1;
+
+const faults = run(['--config', 'test/faults/vitest.soak.config.ts'], { SOAK_SECONDS: String(seconds) });
+const toggling = ['test/integration/breaker.integration-spec.ts', '-t', 'dead and alive'];
+const outages = run(['--config', 'test/vitest.config.ts', '--typecheck=false', ...toggling], { SOAK: '1' });
+process.exit(faults || outages);

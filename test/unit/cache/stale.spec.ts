@@ -127,6 +127,15 @@ describe('CacheService: stale copies', () => {
     expect(await isServed('touched')).toBe(false);
   });
 
+  it('to the millisecond: one less than the session has, for the store cuts its clock to whole ones', async () => {
+    fill('a', { idleTimeout: 10 * SECOND });
+    lose();
+    clock.advance(10 * SECOND - 2);
+    expect(await isServed('a')).toBe(true);
+    clock.advance(1);
+    expect(await isServed('a')).toBe(false);
+  });
+
   it('a copy of an epoch before the last live one is never served: changes may have been missed in between', async () => {
     fill('a');
     lose();
@@ -177,6 +186,33 @@ describe('CacheService: stale copies', () => {
     expect(told).toEqual(['id-a', 'id-b', 'id-a']);
   });
 
+  it('an outage of the store alone is over with the next read or touch that it answers', async () => {
+    fill('a');
+    for (const answer of [
+      () => fill('a'), // the same version in the same epoch
+      () => cache.refresh('a', clock.monotonic(), { version: 10, lastAccess: clock.wall(), now: clock.wall() }),
+    ]) {
+      clock.advance(MAX_AGE + 1);
+      await cache.stale('a');
+      await cache.stale('a');
+      answer();
+    }
+    expect(told).toEqual(['id-a', 'id-a']);
+    await cache.stale('a');
+    expect(told).toEqual(['id-a', 'id-a', 'id-a']);
+  });
+
+  it('a read that finds the same version used later counts its life from then', async () => {
+    fill('a', { idleTimeout: 10 * SECOND });
+    clock.advance(5 * SECOND);
+    fill('a', { idleTimeout: 10 * SECOND });
+    lose();
+    clock.advance(9 * SECOND);
+    expect(await isServed('a')).toBe(true);
+    clock.advance(SECOND);
+    expect(await isServed('a')).toBe(false);
+  });
+
   it('where nobody asked for stale copies there are none', async () => {
     cache.serveStale(0);
     fill('a');
@@ -203,6 +239,10 @@ describe('CacheService: stale copies', () => {
     expect(cache.get('a')).toBeUndefined(); // it lies in a file now
     lose();
     expect(await cache.stale('a')).toMatchObject({ id: 'id-a', data: '{"n":1}' });
+    const tooLate = cache.stale('a');
+    clock.advance(STALE_FOR + 1);
+    expect(await tooLate).toBeUndefined(); // its time was up while it was read
+    clock.advance(-1);
     const reading = cache.stale('a');
     cache.delete('id-a');
     expect(await reading).toBeUndefined();

@@ -1,7 +1,7 @@
 import { describe, expect, it, onTestFinished, vi } from 'vitest';
 import type { SessionInfo } from '../../../lib/core/session-record.interface.js';
 import type { UserPage } from '../../../lib/core/session.registry.js';
-import { SessionNotReplicatedError } from '../../../lib/errors/state.errors.js';
+import { SessionNotReplicatedError, SessionStoreUnavailableError } from '../../../lib/errors/state.errors.js';
 import { MemorySessionStore } from '../../../lib/store/memory-session.store.js';
 import { ManualClock } from '../../support/manual-clock.js';
 import { deferred, openCore, SECOND, settled } from '../harness.js';
@@ -405,6 +405,56 @@ describe('SessionRegistry.killAll', () => {
     expect(said('destroyed').map(({ userId, reason }) => `${userId} ${reason}`)).toEqual(
       Array(3).fill('ann killed'),
     );
+  });
+});
+
+describe('an outage in which stale copies are served', () => {
+  const cut = ({ source, clock }: Awaited<ReturnType<typeof threeOfAnn>>) => source.lose(clock.monotonic());
+
+  it('killAll() whose reply was lost leaves none: each may have ended', async () => {
+    const core = await threeOfAnn();
+    const { registry, cache, store, phone } = core;
+    cache.serveStale(60 * SECOND);
+    const clear = store.clear.bind(store);
+    vi.spyOn(store, 'clear').mockImplementation(async () => {
+      cut(core);
+      await clear();
+      throw new SessionStoreUnavailableError('end all sessions', 'no answer', true);
+    });
+    await expect(registry.killAll()).rejects.toMatchObject({ outcomeUnknown: true });
+    expect(await cache.stale(phone.token)).toBeUndefined();
+  });
+
+  it('killUser() whose reply was lost leaves none of the user', async () => {
+    const core = await threeOfAnn();
+    const { registry, cache, store, phone, sessions } = core;
+    const other = await sessions.create({}, { userId: 'bob' });
+    cache.serveStale(60 * SECOND);
+    const end = store.destroyMany.bind(store);
+    vi.spyOn(store, 'destroyMany').mockImplementation(async (...args) => {
+      cut(core);
+      await end(...args);
+      throw new SessionStoreUnavailableError('end sessions', 'no answer', true);
+    });
+    await expect(registry.killUser('ann')).rejects.toMatchObject({ outcomeUnknown: true });
+    expect(await cache.stale(phone.token)).toBeUndefined();
+    expect(await cache.stale(other.token)).toMatchObject({ id: other.id });
+  });
+
+  it('get() with touch that finds the session ended drops the copy', async () => {
+    const core = await threeOfAnn();
+    const { registry, cache, store, phone, clock } = core;
+    cache.serveStale(60 * SECOND);
+    clock.advance(90 * SECOND); // a touch is due
+    cut(core);
+    expect(await cache.stale(phone.token)).toBeDefined();
+    const touch = store.touch.bind(store);
+    vi.spyOn(store, 'touch').mockImplementation(async (...args) => {
+      await store.destroy(phone.id); // elsewhere, and nobody is told
+      return touch(...args);
+    });
+    expect(await registry.get(phone.id, { touch: true })).toBeNull();
+    expect(await cache.stale(phone.token)).toBeUndefined();
   });
 });
 

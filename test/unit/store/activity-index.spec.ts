@@ -41,6 +41,25 @@ describe('ActivityIndex', () => {
     }
   });
 
+  it('close() leaves no timer, whatever could not be written, and whatever is noted after it', async () => {
+    vi.useFakeTimers();
+    try {
+      let tries = 0;
+      const { index } = open(async () => {
+        tries++;
+        throw new Error('the store is away');
+      });
+      index.note('a', 'ann', 1);
+      await index.close();
+      index.note('b', 'bob', 2); // the reply to a write that was under way
+      expect(vi.getTimerCount()).toBe(0);
+      await vi.advanceTimersByTimeAsync(5_000);
+      expect(tries).toBe(1);
+    } finally {
+      vi.useRealTimers();
+    }
+  });
+
   it('flush() writes what was noted before it, even while another one is under way', async () => {
     const first = deferred<void>();
     let calls = 0;

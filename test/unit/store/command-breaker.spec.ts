@@ -4,6 +4,8 @@ import { CommandBreaker } from '../../../lib/store/command-breaker.js';
 
 /** Longer than the longest pause between two questions, and the first. */
 const A_WHILE = 2_000;
+/** How long an answer may take. */
+const ANSWER_MS = 3_000;
 
 describe('CommandBreaker', () => {
   let asked: { answer: () => void; fail: () => void }[];
@@ -19,6 +21,7 @@ describe('CommandBreaker', () => {
         new Promise((resolve, reject) =>
           asked.push({ answer: resolve, fail: () => reject(new Error('no link')) }),
         ),
+      ANSWER_MS,
       (isOpen) => changes.push(isOpen),
     );
   });
@@ -60,6 +63,38 @@ describe('CommandBreaker', () => {
     expect(changes).toEqual([true, false]);
     await vi.advanceTimersByTimeAsync(A_WHILE);
     expect(asked).toHaveLength(1);
+  });
+
+  it('an answer that took longer than a command may does not close it: it is asked again, and soon', async () => {
+    await silence(3);
+    await vi.advanceTimersByTimeAsync(A_WHILE);
+    await vi.advanceTimersByTimeAsync(ANSWER_MS);
+    for (let count = 1; count <= 5; count++) {
+      expect(asked).toHaveLength(count);
+      asked.at(-1)!.answer();
+      await vi.advanceTimersByTimeAsync(100);
+      expect(breaker.isOpen).toBe(true);
+      await vi.advanceTimersByTimeAsync(ANSWER_MS); // slow, all the time
+    }
+    expect(changes).toEqual([true]);
+    asked.at(-1)!.answer(); // too late once more
+    await vi.advanceTimersByTimeAsync(100);
+    asked.at(-1)!.answer();
+    await vi.advanceTimersByTimeAsync(0);
+    expect(changes).toEqual([true, false]);
+    const count = asked.length;
+    await vi.advanceTimersByTimeAsync(A_WHILE);
+    expect(asked).toHaveLength(count);
+  });
+
+  it('a late answer to a question of an outage that is over asks nothing', async () => {
+    await silence(3);
+    await vi.advanceTimersByTimeAsync(A_WHILE + ANSWER_MS);
+    breaker.onAnswer(); // of a repair, or on a new link
+    await vi.advanceTimersByTimeAsync(0);
+    asked[0]!.answer();
+    await vi.advanceTimersByTimeAsync(A_WHILE);
+    expect([breaker.isOpen, asked.length, vi.getTimerCount()]).toEqual([false, 1, 0]);
   });
 
   it('a question that could not be put is put again, later each time and not at the same moment everywhere', async () => {
