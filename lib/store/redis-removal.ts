@@ -3,7 +3,7 @@ import type { ExpiredSession, SessionFence } from '../core/session-store.js';
 import { SessionNotReplicatedError } from '../errors/state.errors.js';
 import type { ActivityIndex } from './activity-index.js';
 import type { RedisConnection } from './redis-connection.js';
-import { idOfMember, userOfMember, type RedisKeys } from './redis-keys.js';
+import { idOfMember, userOfMember, withoutIndex, withoutUsers, type RedisKeys } from './redis-keys.js';
 import { decodeUserId, encodeUserId, readMetadata } from './redis-record.js';
 import { milliseconds, READ_BATCH } from './redis-records.js';
 import type { ReplicaBarrier } from './replica-barrier.js';
@@ -46,6 +46,7 @@ export class RedisRemoval {
     userId: string,
     onEnded?: (ids: readonly string[]) => void,
   ): Promise<readonly string[]> {
+    this.#needUsers();
     const partition = partitionOfUser(userId, this.keys.partitions);
     const user = encodeUserId(userId);
     const all: Destroyed = { ended: [], servers: new Set([this.connection.server]) };
@@ -63,7 +64,12 @@ export class RedisRemoval {
     return this.#confirmed(all);
   }
 
+  #needUsers(): void {
+    if (!this.keys.keepsUsers) throw withoutUsers(this.keys);
+  }
+
   async fence(userId: string, spared: readonly string[]): Promise<SessionFence> {
+    this.#needUsers();
     const partition = partitionOfUser(userId, this.keys.partitions);
     const key = this.keys.fence(partition, encodeUserId(userId));
     await this.#setFence(key, spared);
@@ -94,6 +100,7 @@ export class RedisRemoval {
   async clear(
     onEnded?: (sessions: readonly { readonly id: string; readonly userId: string | null }[]) => void,
   ): Promise<void> {
+    if (!this.keys.keepsDeadlines) throw withoutIndex('index', 'sessions cannot be listed to be ended');
     let unconfirmed: SessionNotReplicatedError | undefined;
     for (let partition = 0; partition < this.keys.partitions; partition++) {
       // Ids given meanwhile would stand where the scan has been already.
@@ -148,6 +155,7 @@ export class RedisRemoval {
     claimMs: number,
     isStopped: () => boolean = () => false,
   ): Promise<void> {
+    if (!this.keys.keepsDeadlines) return; // Redis lets them expire
     const first = Math.floor(Math.random() * this.keys.partitions);
     for (let count = 0; count < this.keys.partitions && !isStopped(); count++) {
       const partition = (first + count) % this.keys.partitions;
@@ -192,11 +200,11 @@ export class RedisRemoval {
       'sweep',
       true,
       SWEEP,
-      [
-        ...this.keys.indexesOf(partition),
-        ...ids.map((id) => this.keys.record(partition, id)),
-        ...users.map((user) => this.keys.userIndex(partition, user)),
-      ],
+      this.keys.ofAll(
+        partition,
+        ids.map((id) => this.keys.record(partition, id)),
+        users,
+      ),
       [...ids, ...users],
       'background',
     );
@@ -221,11 +229,11 @@ export class RedisRemoval {
       'end a session',
       true,
       DESTROY,
-      [
-        ...this.keys.indexesOf(partition),
-        ...ids.map((id) => this.keys.record(partition, id)),
-        ...users.map((user) => this.keys.userIndex(partition, user)),
-      ],
+      this.keys.ofAll(
+        partition,
+        ids.map((id) => this.keys.record(partition, id)),
+        users,
+      ),
       [this.keys.channel, this.origin, ...ids, ...users],
     );
     for (const id of ids) this.activity.forget(id);

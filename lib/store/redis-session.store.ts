@@ -11,6 +11,7 @@ import {
   type MoveResult,
   type NewSession,
   type SessionChange,
+  type SessionStoreCapabilities,
   type SessionFence,
   type TouchResult,
   type UserSessions,
@@ -37,7 +38,7 @@ const NOTE_BATCH = 200;
 
 type Options = Pick<
   ResolvedSessionOptions,
-  'keyPrefix' | 'partitions' | 'instanceId' | 'commandTimeoutMs' | 'waitForReplicas' | 'coherence'
+  'keyPrefix' | 'partitions' | 'index' | 'instanceId' | 'commandTimeoutMs' | 'waitForReplicas' | 'coherence'
 >;
 
 /**
@@ -52,7 +53,7 @@ type Options = Pick<
  * @publicApi
  */
 export class RedisSessionStore extends SessionStore {
-  override readonly capabilities = { versions: true, index: true, aliases: true, exclusive: false } as const;
+  override readonly capabilities: SessionStoreCapabilities;
   /** @internal the subscriber watches it */
   readonly connection: RedisConnection;
   /** Null unless the end of a session waits for replicas. */
@@ -69,11 +70,12 @@ export class RedisSessionStore extends SessionStore {
   /** @param connect makes a client, not yet connected; `purpose` is part of its name */
   constructor(
     connect: (purpose: '' | '-wait') => Promise<Redis>,
-    { keyPrefix, partitions, instanceId, commandTimeoutMs, waitForReplicas, coherence }: Options,
+    { keyPrefix, partitions, index, instanceId, commandTimeoutMs, waitForReplicas, coherence }: Options,
     private readonly events: SessionEvents,
   ) {
     super();
-    const keys = (this.#keys = new RedisKeys(keyPrefix, partitions));
+    const keys = (this.#keys = new RedisKeys(keyPrefix, partitions, index));
+    this.capabilities = { versions: true, index: keys.keepsUsers, aliases: true, exclusive: false };
     const origin = (this.#origin = instanceId);
     const check = new RedisServerCheck(keys, keyPrefix);
     const open = (purpose: '' | '-wait', onAvailable: (available: boolean) => void, roleCheckMs: number) =>
@@ -100,7 +102,9 @@ export class RedisSessionStore extends SessionStore {
             waitForReplicas,
             waitMs,
           ));
-    const activity = (this.#activity = new ActivityIndex((notes) => this.#writeActivity(notes)));
+    const activity = (this.#activity = new ActivityIndex(
+      keys.keepsActivity ? (notes) => this.#writeActivity(notes) : null,
+    ));
     const records = (this.#records = new RedisRecords(connection, keys, events));
     const lists = (this.#lists = new RedisLists(connection, keys, records, activity));
     this.#creation = new RedisCreation(connection, keys, lists, activity, origin);
@@ -274,7 +278,7 @@ export class RedisSessionStore extends SessionStore {
       const partition = this.#keys.partitionOf(id);
       const args = byPartition.get(partition) ?? [];
       byPartition.set(partition, args);
-      args.push(`${id} ${user}`, user, at);
+      args.push(id, user, at);
     }
     await Promise.all(
       [...byPartition].map(async ([partition, args]) => {
