@@ -414,7 +414,7 @@ function resolveIndex({
   const given = index === false ? NO_INDEX : checkGroup('index', index, ['users', 'activity']);
   const users = checkBoolean('index.users', given.users, DEFAULTS.index.users);
   const activity = checkBoolean('index.activity', given.activity, DEFAULTS.index.activity);
-  if (users && activity) return DEFAULTS.index;
+  if (users && activity) return ALL_INDEXES;
   const left = index === false ? 'index' : users ? 'index.activity' : 'index.users';
   if (redis === undefined) {
     throw new SessionOptionsError(
@@ -438,6 +438,7 @@ function resolveIndex({
 }
 
 const NO_INDEX = { users: false, activity: false };
+const ALL_INDEXES = Object.freeze({ ...DEFAULTS.index });
 
 const KNOWN_EVENTS: readonly (keyof SessionEventCallbacks)[] = ['message', 'cacheWrite', 'cacheClear'];
 
