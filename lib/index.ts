@@ -8,6 +8,7 @@ export type {
   Duration,
   ResolvedSessionOptions,
   SessionCacheOptions,
+  SessionIndexOptions,
   SessionCoherenceOptions,
   SessionCookieOptions,
   SessionCsrfOptions,

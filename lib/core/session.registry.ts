@@ -84,8 +84,9 @@ const MAX_PASSES = 100;
  * Lists come in parts, most recently active first: a session that is used between two parts moves to the front, and is
  * not in a later one. For all of them, `for await (const session of registry.sessions())`.
  *
- * All methods reject with `SessionStoreUnavailableError` when the store does not answer within `commandTimeout`, and
- * with `SessionArgumentError` for a missing or wrong argument, which it names.
+ * All methods reject with `SessionStoreUnavailableError` when the store does not answer within `commandTimeout`, with
+ * `SessionArgumentError` for a missing or wrong argument, which it names, and with `SessionOptionsError` where they need
+ * what the option `index` leaves out.
  *
  * @publicApi
  */
@@ -93,12 +94,12 @@ export class SessionRegistry {
   /** @internal provided by `SessionModule` */
   constructor(
     private readonly engine: SessionEngine,
-    private readonly options: Pick<ResolvedSessionOptions, 'partitions' | 'commandTimeoutMs'>,
+    private readonly options: Pick<ResolvedSessionOptions, 'partitions' | 'commandTimeoutMs' | 'index'>,
   ) {}
 
   /**
-   * Number of live sessions. With `activeWithin`, of those active within that time; what other processes saw within the
-   * last second may be missing.
+   * Number of live sessions. With `activeWithin`, which needs `index.activity`, of those active within that time; what
+   * other processes saw within the last second may be missing.
    */
   async count(options: ActivityOptions = {}): Promise<number> {
     checkNames(options, ['activeWithin']);
@@ -115,14 +116,14 @@ export class SessionRegistry {
     return records.filter(({ lastAccess }) => now - lastAccess <= within).length;
   }
 
-  /** A part of all sessions. */
+  /** A part of all sessions. Needs `index.activity`. */
   async getAllSessions(options: ListOptions = {}): Promise<SessionPage> {
     const { store } = this.engine;
     const { entries, next, now } = await store.list(await this.#query(options));
     return { sessions: entries.map((record) => describe(record, now)), cursor: next && writeCursor(next) };
   }
 
-  /** A part of all users who have live sessions. */
+  /** A part of all users who have live sessions. Needs `index.users` and `index.activity`. */
   async getAllUsers(options: ListOptions = {}): Promise<UserPage> {
     const { entries, next } = await this.#store().listUsers(await this.#query(options));
     return { users: entries.map(({ id }) => id), cursor: next && writeCursor(next) };
@@ -160,9 +161,18 @@ export class SessionRegistry {
       if (now - record.lastAccess <= within) yield describe(record, now);
   }
 
-  /** Every user who has live sessions, once. */
+  /** Every user who has live sessions, once. Where there is no index of users by activity, all sessions are looked at. */
   async *users(options: ActivityOptions = {}): AsyncGenerator<string, void, void> {
     const seen = new Set<string>();
+    const { index } = this.options;
+    if (index === false || !index.users || !index.activity) {
+      for await (const { userId } of this.sessions(options)) {
+        if (userId === null || seen.has(userId)) continue;
+        seen.add(userId);
+        yield userId;
+      }
+      return;
+    }
     const { activeSince: since = -Infinity } = await this.#query({ ...options });
     let activeSince = since;
     // Who is active while a pass runs moves to its front, and is found by the next one.
@@ -371,7 +381,9 @@ export class SessionRegistry {
 
   #store() {
     const { store } = this.engine;
-    if (store.capabilities.index !== true) {
+    const { index } = this.options;
+    // Where the option leaves it out, the store's own methods say so.
+    if (store.capabilities.index !== true && index !== false && index.users) {
       throw new SessionArgumentError(
         'store',
         `${store.constructor.name} keeps no index of users. Use Redis or the memory store.`,

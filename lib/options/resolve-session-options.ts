@@ -30,6 +30,7 @@ const KNOWN: readonly (keyof SessionModuleOptions)[] = [
   'rotateEvery',
   'rotateGrace',
   'partitions',
+  'index',
   'instanceId',
   'allowGivenTokens',
   'maxDataBytes',
@@ -104,6 +105,7 @@ export function resolveSessionOptions(input: SessionModuleOptions = {}): Resolve
       min: 1,
       max: LIMITS.partitions,
     }),
+    index: resolveIndex(input),
     instanceId: checkString(
       'instanceId',
       input.instanceId,
@@ -411,6 +413,42 @@ function resolveWaitForReplicas(input: SessionModuleOptions): number {
   }
   return count;
 }
+
+/** Pairs of options of which one needs what the other one leaves out are refused too. */
+function resolveIndex({
+  index,
+  redis,
+  maxSessionsPerUser,
+  sweepInterval,
+}: SessionModuleOptions): ResolvedSessionOptions['index'] {
+  const given = index === false ? NO_INDEX : checkGroup('index', index, ['users', 'activity']);
+  const users = checkBoolean('index.users', given.users, DEFAULTS.index.users);
+  const activity = checkBoolean('index.activity', given.activity, DEFAULTS.index.activity);
+  if (users && activity) return ALL_INDEXES;
+  const left = index === false ? 'index' : users ? 'index.activity' : 'index.users';
+  if (redis === undefined) {
+    throw new SessionOptionsError(
+      left,
+      'is false, but only Redis can do without its indexes: other stores keep what they keep. Set "redis" too, or drop it.',
+    );
+  }
+  if (!users && maxSessionsPerUser !== undefined) {
+    throw new SessionOptionsError(
+      'maxSessionsPerUser',
+      `counts the sessions of a user, of which no list is kept: "${left}" is false. Drop one of both.`,
+    );
+  }
+  if (index === false && sweepInterval !== undefined) {
+    throw new SessionOptionsError(
+      'sweepInterval',
+      'has no effect: with index: false Redis lets sessions expire by itself, and nobody is told. Drop one of both.',
+    );
+  }
+  return index === false ? false : Object.freeze({ users, activity });
+}
+
+const NO_INDEX = { users: false, activity: false };
+const ALL_INDEXES = Object.freeze({ ...DEFAULTS.index });
 
 const KNOWN_EVENTS: readonly (keyof SessionEventCallbacks)[] = ['message', 'cacheWrite', 'cacheClear'];
 

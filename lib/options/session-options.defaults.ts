@@ -7,6 +7,7 @@ export const DEFAULTS = {
   touchInterval: 60_000,
   rotateGrace: 0,
   partitions: 16,
+  index: { users: true, activity: true },
   allowGivenTokens: false,
   maxDataBytes: 256 * 1024,
   commandTimeout: 1_000,

@@ -119,6 +119,21 @@ export interface SessionModuleOptions {
   partitions?: number;
 
   /**
+   * Which lists of sessions are kept beside their records in Redis, each at the price of its memory. Fixed for the life of
+   * a key prefix; checked against the store at start. Only with `redis`: other stores keep what they keep.
+   *
+   * - `users: false`: none of a user's sessions. What asks for them (`countForUser`, `getUserSessions`, `killUser` …)
+   *   rejects with a `SessionOptionsError`, and `maxSessionsPerUser` stops the boot.
+   * - `activity: false`: none by last activity. `getAllSessions`, `getAllUsers` and `count({ activeWithin })` reject
+   *   likewise; the registry's `sessions()` and `users()`, in no order, go through all of them instead.
+   * - `false`: none at all, only records, which Redis lets expire by itself. Nothing can be listed, counted or ended but by
+   *   its token or id, `expired` is not emitted, and `sweepInterval` stops the boot.
+   *
+   * @default { users: true, activity: true }
+   */
+  index?: false | SessionIndexOptions;
+
+  /**
    * Name of this process in invalidation messages: 1 to 64 characters of `A-Za-z0-9._:~-`.
    * @default random
    */
@@ -251,6 +266,14 @@ export interface SessionModuleOptions {
 
   /** Callbacks for three of the `SessionEvents`, for configuration files; the emitter has them all. */
   events?: SessionEventCallbacks;
+}
+
+/** @publicApi */
+export interface SessionIndexOptions {
+  /** Keep a list of each user's sessions. @default true */
+  users?: boolean;
+  /** Keep lists of sessions and users by last activity. @default true */
+  activity?: boolean;
 }
 
 /** @publicApi */
@@ -428,6 +451,7 @@ export interface ResolvedSessionOptions {
   readonly rotateEveryMs: number;
   readonly rotateGraceMs: number;
   readonly partitions: number;
+  readonly index: Readonly<Required<SessionIndexOptions>> | false;
   readonly instanceId: string;
   readonly allowGivenTokens: boolean;
   readonly maxDataBytes: number;

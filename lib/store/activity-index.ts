@@ -21,13 +21,14 @@ export class ActivityIndex {
   #flushing: Promise<void> | undefined;
   #closed = false;
 
-  /** @param write enters up to some hundred notes, in any order; may reject */
+  /** @param write enters up to some hundred notes, in any order; may reject; null where there is no such index */
   constructor(
-    private readonly write: (notes: readonly (readonly [id: string, note: Note])[]) => Promise<void>,
+    private readonly write: ((notes: readonly (readonly [id: string, note: Note])[]) => Promise<void>) | null,
   ) {}
 
   /** @param user encoded, empty for nobody's */
   note(id: string, user: string, at: number): void {
+    if (this.write === null) return;
     const known = this.#notes.get(id);
     if (known !== undefined && known.at >= at) return;
     this.#notes.delete(id); // to the end: the oldest are given up first
@@ -57,6 +58,7 @@ export class ActivityIndex {
   }
 
   async #flush(): Promise<void> {
+    if (this.write === null) return;
     clearTimeout(this.#timer);
     this.#timer = undefined;
     const notes = [...this.#notes];

@@ -75,11 +75,9 @@ export class RedisCreation {
         CREATE_LIMITED,
         [
           this.keys.record(partition, id),
-          this.keys.deadlines(partition),
-          userKey,
-          this.keys.activity(partition),
-          this.keys.users(partition),
           ...offered.map((other) => this.keys.record(partition, other)),
+          userKey,
+          ...this.keys.indexesOf(partition),
         ],
         [
           nonce,

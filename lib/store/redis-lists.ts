@@ -10,18 +10,17 @@ import {
 import { partitionOfUser } from '../core/session-token.js';
 import { SessionStoreUnavailableError } from '../errors/state.errors.js';
 import type { ActivityIndex } from './activity-index.js';
+import { idOfMember, withoutIndex, withoutUsers, type RedisKeys } from './redis-keys.js';
 import type { RedisLinks } from './redis-links.js';
-import { idOfMember, type RedisKeys } from './redis-keys.js';
 import { decodeUserId, encodeUserId } from './redis-record.js';
 import { milliseconds, READ_BATCH, type RedisRecords } from './redis-records.js';
 
 /** How often a user's list is read again because it changed meanwhile. */
 const MAX_LISTINGS = 100;
 
-/** An entry of an index by activity; `id` is what a cursor names it by. */
+/** An entry of an index by activity; `id` is its member, and what a cursor names it by: a session, or an encoded user. */
 interface Place extends ListPosition {
   readonly partition: number;
-  readonly member: string;
 }
 
 /** Goes through the indexes, and the records they lead to, in bounded parts. */
@@ -34,6 +33,7 @@ export class RedisLists {
   ) {}
 
   async *all(): AsyncGenerator<SessionRecord> {
+    this.#needDeadlines();
     for (let partition = 0; partition < this.keys.partitions; partition++) {
       const seen = new Set<string>(); // ZSCAN may repeat a member
       let cursor = '0';
@@ -53,6 +53,7 @@ export class RedisLists {
   }
 
   async length(): Promise<number> {
+    this.#needDeadlines();
     return sum(await Promise.all(this.keys.eachPartition((partition) => this.#countPartition(partition))));
   }
 
@@ -61,6 +62,7 @@ export class RedisLists {
   }
 
   async countActive(since: number): Promise<number> {
+    this.#needActivity();
     await this.activity.flush();
     const counts = await Promise.all(
       this.keys.eachPartition((partition) =>
@@ -72,16 +74,15 @@ export class RedisLists {
     return sum(counts) - (await this.#countExpired(since));
   }
 
-  list(query: ListQuery): Promise<ListPage<SessionRecord>> {
+  async list(query: ListQuery): Promise<ListPage<SessionRecord>> {
     return this.#listBy(query, 'activity', async (places) => {
-      const records = await this.records.readPlaces(
-        places.map(({ partition, member }) => [partition, idOfMember(member)]),
-      );
-      return places.map(({ member }) => records.get(idOfMember(member)));
+      const records = await this.records.readPlaces(places.map(({ partition, id }) => [partition, id]));
+      return places.map(({ id }) => records.get(id));
     });
   }
 
   async listUsers({ after, ...query }: ListQuery): Promise<ListPage<ListPosition>> {
+    if (!this.keys.keepsUsers) throw withoutUsers(this.keys);
     // Places of the index have users encoded, and are in that order.
     const from = after && { ...after, id: encodeUserId(after.id) };
     const page = await this.#listUsers({ ...query, after: from });
@@ -90,6 +91,7 @@ export class RedisLists {
   }
 
   async userSessions(userId: string): Promise<UserSessions> {
+    if (!this.keys.keepsUsers) throw withoutUsers(this.keys);
     const partition = partitionOfUser(userId, this.keys.partitions);
     const key = this.keys.user(partition, encodeUserId(userId));
     const found = new Map<string, SessionRecord>();
@@ -150,6 +152,21 @@ export class RedisLists {
     return expired.slice(0, READ_BATCH);
   }
 
+  /** @throws {SessionOptionsError} */
+  #needDeadlines(): void {
+    if (!this.keys.keepsDeadlines) throw withoutIndex('index', 'sessions cannot be listed or counted');
+  }
+
+  /** @throws {SessionOptionsError} */
+  #needActivity(): void {
+    this.#needDeadlines();
+    if (!this.keys.keepsActivity)
+      throw withoutIndex(
+        'index.activity',
+        'nothing can be listed or counted by activity: sessions() and users() of the registry go through all',
+      );
+  }
+
   #listUsers(query: ListQuery): Promise<ListPage<ListPosition>> {
     return this.#listBy(query, 'users', async (places) => {
       // Their sessions may have expired and not been swept yet: nearly always the newest one tells.
@@ -158,8 +175,8 @@ export class RedisLists {
         places.flatMap(({ partition }, index) => (ids[index] === undefined ? [] : [[partition, ids[index]]])),
       );
       return Promise.all(
-        places.map(async ({ member, lastAccess }, index) => {
-          const id = decodeUserId(member) ?? '';
+        places.map(async ({ id: user, lastAccess }, index) => {
+          const id = decodeUserId(user) ?? '';
           const isLive = live.has(ids[index] ?? '') || (await this.userSessions(id)).records.length > 0;
           return isLive ? { id, lastAccess } : undefined;
         }),
@@ -176,7 +193,7 @@ export class RedisLists {
         const at = [...places.keys()].filter((index) => places[index]!.partition === partition);
         const newest = await this.connection.read(partition, 'list users', (client) =>
           Promise.all(
-            at.map((index) => client.zrevrange(this.keys.user(partition, places[index]!.member), 0, 0)),
+            at.map((index) => client.zrevrange(this.keys.user(partition, places[index]!.id), 0, 0)),
           ),
         );
         for (const [nth, index] of at.entries()) ids[index] = newest[nth]![0];
@@ -196,6 +213,7 @@ export class RedisLists {
     index: 'activity' | 'users',
     load: (places: readonly Place[]) => Promise<readonly (E | undefined)[]>,
   ): Promise<ListPage<E>> {
+    this.#needActivity();
     await this.activity.flush();
     const entries: E[] = [];
     let count = Math.ceil((limit + 1) / this.keys.partitions) * 2 + 2;
@@ -248,10 +266,8 @@ export class RedisLists {
         ),
       );
       for (let at = 0; at < flat.length; at += 2) {
-        const member = flat[at]!;
         // Ordered, and named by cursors, as Redis orders them: a user by the encoded id.
-        const id = index === 'users' ? member : idOfMember(member);
-        const place = { partition, member, id, lastAccess: Number(flat[at + 1]) };
+        const place = { partition, id: flat[at]!, lastAccess: Number(flat[at + 1]) };
         if (after === undefined || comesAfter(place, after)) places.push(place);
       }
       if (flat.length < count * 2) break;
@@ -301,7 +317,7 @@ export class RedisLists {
           (await this.records.readMany(partition, due.map(idOfMember))).records.map(({ id }) => id),
         );
         const scores = await this.connection.read(partition, 'count sessions', (client) =>
-          client.zmscore(this.keys.activity(partition), ...due),
+          client.zmscore(this.keys.activity(partition), ...due.map(idOfMember)),
         );
         count += due.filter(
           (member, i) =>

@@ -37,13 +37,13 @@ export class RedisMoves {
   async #rotate(base: SessionRecord, next: NewSession): Promise<MoveResult> {
     const partition = this.keys.partitionOf(base.id);
     const user = encodeUserId(base.userId);
-    const keys = [
+    const records = [
       this.keys.record(partition, base.id),
       this.keys.record(partition, next.id),
-      ...this.keys.indexesOf(partition),
       this.keys.fence(partition, ''),
-      ...(user === '' ? [] : [this.keys.user(partition, user), this.keys.fence(partition, user)]),
+      this.keys.fence(partition, this.keys.keepsUsers ? user : ''),
     ];
+    const keys = this.keys.ofAll(partition, records, [user]);
     const { value, uncertain } = await this.connection.run('regenerate a session', true, ROTATE, keys, [
       formatVersion(base.version),
       newNonce(),
@@ -72,7 +72,9 @@ export class RedisMoves {
    */
   async #moveAcross(base: SessionRecord, next: NewSession): Promise<MoveResult> {
     const user = encodeUserId(base.userId);
-    const old = { user, keys: this.keys.ofRecordAndIndexes(base.id, user), nonce: newNonce() };
+    const partition = this.keys.partitionOf(base.id);
+    const keys = this.keys.ofAll(partition, [this.keys.record(partition, base.id)], [user]);
+    const old = { user, keys, nonce: newNonce() };
     const { value, uncertain } = await this.connection.run(
       'regenerate a session',
       true,

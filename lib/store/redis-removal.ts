@@ -2,8 +2,8 @@ import { partitionOfUser } from '../core/session-token.js';
 import type { ExpiredSession, SessionFence } from '../core/session-store.js';
 import { SessionNotReplicatedError } from '../errors/state.errors.js';
 import type { ActivityIndex } from './activity-index.js';
+import { idOfMember, userOfMember, withoutIndex, withoutUsers, type RedisKeys } from './redis-keys.js';
 import type { RedisLinks } from './redis-links.js';
-import { idOfMember, userOfMember, type RedisKeys } from './redis-keys.js';
 import { decodeUserId, encodeUserId, readMetadata } from './redis-record.js';
 import { milliseconds, READ_BATCH } from './redis-records.js';
 import type { ReplicaBarrier } from './replica-barrier.js';
@@ -47,6 +47,7 @@ export class RedisRemoval {
     userId: string,
     onEnded?: (ids: readonly string[]) => void,
   ): Promise<readonly string[]> {
+    this.#needUsers();
     const partition = partitionOfUser(userId, this.keys.partitions);
     const user = encodeUserId(userId);
     const all: Destroyed = { ended: [], servers: new Set([this.#serverOf(partition)]) };
@@ -64,7 +65,12 @@ export class RedisRemoval {
     return this.#confirmed(partition, all);
   }
 
+  #needUsers(): void {
+    if (!this.keys.keepsUsers) throw withoutUsers(this.keys);
+  }
+
   async fence(userId: string, spared: readonly string[]): Promise<SessionFence> {
+    this.#needUsers();
     const partition = partitionOfUser(userId, this.keys.partitions);
     const key = this.keys.fence(partition, encodeUserId(userId));
     await this.#setFence(partition, key, spared);
@@ -95,6 +101,7 @@ export class RedisRemoval {
   async clear(
     onEnded?: (sessions: readonly { readonly id: string; readonly userId: string | null }[]) => void,
   ): Promise<void> {
+    if (!this.keys.keepsDeadlines) throw withoutIndex('index', 'sessions cannot be listed to be ended');
     let unconfirmed: SessionNotReplicatedError | undefined;
     for (let partition = 0; partition < this.keys.partitions; partition++) {
       // Ids given meanwhile would stand where the scan has been already.
@@ -151,6 +158,7 @@ export class RedisRemoval {
     claimMs: number,
     isStopped: () => boolean = () => false,
   ): Promise<void> {
+    if (!this.keys.keepsDeadlines) return; // Redis lets them expire
     const first = Math.floor(Math.random() * this.keys.partitions);
     for (let count = 0; count < this.keys.partitions && !isStopped(); count++) {
       const partition = (first + count) % this.keys.partitions;
@@ -197,11 +205,11 @@ export class RedisRemoval {
       'sweep',
       true,
       SWEEP,
-      [
-        ...this.keys.indexesOf(partition),
-        ...ids.map((id) => this.keys.record(partition, id)),
-        ...users.map((user) => this.keys.userIndex(partition, user)),
-      ],
+      this.keys.ofAll(
+        partition,
+        ids.map((id) => this.keys.record(partition, id)),
+        users,
+      ),
       [...ids, ...users],
       'background',
     );
@@ -226,11 +234,11 @@ export class RedisRemoval {
       'end a session',
       true,
       DESTROY,
-      [
-        ...this.keys.indexesOf(partition),
-        ...ids.map((id) => this.keys.record(partition, id)),
-        ...users.map((user) => this.keys.userIndex(partition, user)),
-      ],
+      this.keys.ofAll(
+        partition,
+        ids.map((id) => this.keys.record(partition, id)),
+        users,
+      ),
       [this.keys.channelOf(partition), this.origin, ...ids, ...users],
     );
     for (const id of ids) this.activity.forget(id);

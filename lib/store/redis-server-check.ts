@@ -2,7 +2,7 @@ import { Logger } from '@nestjs/common';
 import type { Redis } from 'ioredis';
 import { SessionOptionsError } from '../errors/caller.errors.js';
 import { redirectionOf } from './redis-error.js';
-import type { RedisKeys } from './redis-keys.js';
+import { indexOption, type RedisKeys } from './redis-keys.js';
 
 /** Layout number of keys and records, written to `sk:layout` with the partition count. */
 const LAYOUT = 1;
@@ -47,10 +47,10 @@ export class RedisServerCheck {
   }
 
   async #checkLayout(client: Redis): Promise<void> {
-    const wanted = `${LAYOUT} ${this.keys.partitions}`;
+    const wanted = `${LAYOUT} ${this.keys.partitions} ${this.keys.kept}`;
     let found: string | null;
     try {
-      found = await client.get(this.keys.layout);
+      found = await this.#marker(client);
     } catch (error) {
       if (this.keys.inCluster && redirectionOf(error) !== null) return; // for the master that owns its slot
       throw error;
@@ -58,20 +58,42 @@ export class RedisServerCheck {
     if (found === null) {
       // Only where it is missing: a full server (OOM) still serves the sessions it has.
       await client.set(this.keys.layout, wanted, 'NX');
-      found = await client.get(this.keys.layout);
+      found = await this.#marker(client);
     }
-    if (found !== wanted) {
-      const [layout, partitions] = (found ?? '').split(' ');
-      throw layout === String(LAYOUT)
-        ? new SessionOptionsError(
-            'partitions',
-            `is ${this.keys.partitions}, but the sessions under the prefix "${this.keyPrefix}" were laid out with ` +
-              `${partitions}. Set partitions: ${partitions}, or choose another keyPrefix.`,
-          )
-        : new SessionOptionsError(
-            'keyPrefix',
-            `"${this.keyPrefix}" is in use by another layout of sessions. Choose another keyPrefix.`,
-          );
+    if (found !== wanted) throw this.#misfit(found ?? '');
+  }
+
+  /** @throws {SessionOptionsError} where the key is no string */
+  #marker(client: Redis): Promise<string | null> {
+    return client.get(this.keys.layout).catch((error: unknown) => {
+      throw error instanceof Error && error.message.startsWith('WRONGTYPE') ? this.#taken() : error;
+    });
+  }
+
+  /** Processes that differ here would each find, count and end other sessions than the rest. */
+  #misfit(marker: string): SessionOptionsError {
+    const { partitions, kept } = this.keys;
+    const [, layout, count, indexes = ''] = /^(\d+) (\d+) (.+)$/.exec(marker) ?? [];
+    const index = indexOption(indexes);
+    if (layout !== String(LAYOUT) || index === null) return this.#taken();
+    const laidOut = `the sessions under the prefix "${this.keyPrefix}" were laid out with`;
+    if (count !== String(partitions)) {
+      return new SessionOptionsError(
+        'partitions',
+        `is ${partitions}, but ${laidOut} ${count}. Set partitions: ${count}, or choose another keyPrefix.`,
+      );
     }
+    return new SessionOptionsError(
+      'index',
+      `is ${indexOption(kept)}, but ${laidOut} ${index}. Set index: ${index}, or choose another keyPrefix.`,
+    );
+  }
+
+  #taken(): SessionOptionsError {
+    return new SessionOptionsError(
+      'keyPrefix',
+      `"${this.keyPrefix}" is in use by something else, or another layout of sessions: see the key ${this.keys.layout}. ` +
+        'Choose another keyPrefix.',
+    );
   }
 }

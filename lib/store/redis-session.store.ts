@@ -11,6 +11,7 @@ import {
   type MoveResult,
   type NewSession,
   type SessionChange,
+  type SessionStoreCapabilities,
   type SessionFence,
   type TouchResult,
   type UserSessions,
@@ -52,7 +53,7 @@ export interface ConnectsToCluster {
 
 type Options = Pick<
   ResolvedSessionOptions,
-  'keyPrefix' | 'partitions' | 'instanceId' | 'commandTimeoutMs' | 'waitForReplicas' | 'coherence'
+  'keyPrefix' | 'partitions' | 'index' | 'instanceId' | 'commandTimeoutMs' | 'waitForReplicas' | 'coherence'
 >;
 
 /**
@@ -68,7 +69,7 @@ type Options = Pick<
  * @publicApi
  */
 export class RedisSessionStore extends SessionStore {
-  override readonly capabilities = { versions: true, index: true, aliases: true, exclusive: false } as const;
+  override readonly capabilities: SessionStoreCapabilities;
   /** @internal the subscriber watches it */
   readonly connection: RedisConnection | RedisCluster;
   /** @internal null but in a Cluster */
@@ -87,12 +88,13 @@ export class RedisSessionStore extends SessionStore {
 
   constructor(
     way: ConnectsToRedis | ConnectsToCluster,
-    { keyPrefix, partitions, instanceId, commandTimeoutMs, waitForReplicas, coherence }: Options,
+    { keyPrefix, partitions, index, instanceId, commandTimeoutMs, waitForReplicas, coherence }: Options,
     private readonly events: SessionEvents,
   ) {
     super();
     const inCluster = typeof way !== 'function';
-    const keys = (this.keys = new RedisKeys(keyPrefix, partitions, inCluster));
+    const keys = (this.keys = new RedisKeys(keyPrefix, partitions, index, inCluster));
+    this.capabilities = { versions: true, index: keys.keepsUsers, aliases: true, exclusive: false };
     const origin = (this.#origin = instanceId);
     const check = new RedisServerCheck(keys, keyPrefix);
     const topology = (this.topology = inCluster
@@ -133,7 +135,9 @@ export class RedisSessionStore extends SessionStore {
             waitForReplicas,
             waitMs,
           ));
-    const activity = (this.#activity = new ActivityIndex((notes) => this.#writeActivity(notes)));
+    const activity = (this.#activity = new ActivityIndex(
+      keys.keepsActivity ? (notes) => this.#writeActivity(notes) : null,
+    ));
     const records = (this.#records = new RedisRecords(connection, keys, events));
     const lists = (this.#lists = new RedisLists(connection, keys, records, activity));
     this.#creation = new RedisCreation(connection, keys, lists, activity, origin);
@@ -308,7 +312,7 @@ export class RedisSessionStore extends SessionStore {
       const partition = this.keys.partitionOf(id);
       const args = byPartition.get(partition) ?? [];
       byPartition.set(partition, args);
-      args.push(`${id} ${user}`, user, at);
+      args.push(id, user, at);
     }
     await Promise.all(
       [...byPartition].map(async ([partition, args]) => {

@@ -1,4 +1,9 @@
-import { SessionArgumentError, type SessionStore, type SessionStoreCapabilities } from '../index.js';
+import {
+  SessionArgumentError,
+  SessionOptionsError,
+  type SessionStore,
+  type SessionStoreCapabilities,
+} from '../index.js';
 
 /** What the suite needs of a test runner; vitest, jest, mocha and node:test have it. */
 export interface SuiteRunner {
@@ -72,10 +77,13 @@ export function createSuite({ describe, it }: SuiteRunner, open: () => Promise<O
   return { describe, test: needing(), needing };
 }
 
-/** A store over one that cannot list says so of itself, by an error about the argument `store`; of nothing else may it. */
+/**
+ * A store over one that cannot list says so of itself, by an error about the argument `store`, and Redis about the option
+ * `index` that leaves it out; of nothing else may they.
+ */
 const cannotList = (error: unknown): boolean =>
-  error instanceof SessionArgumentError &&
-  error.argument === 'store' &&
+  ((error instanceof SessionArgumentError && error.argument === 'store') ||
+    (error instanceof SessionOptionsError && /^index\b/.test(error.option))) &&
   /\b(?:listed|counted|list|count)\b/.test(error.message);
 
 /** What a store can do is known only once it is open, so a test is skipped from inside, in the runner's own way. */

@@ -34,6 +34,7 @@ async function openClusterStore(prefix = uniquePrefix()): Promise<RedisSessionSt
     {
       keyPrefix: prefix,
       partitions: SUITE_PARTITIONS,
+      index: { users: true, activity: true },
       instanceId: 'cluster-spec',
       commandTimeoutMs: COMMAND_TIMEOUT_MS,
       waitForReplicas: 0,

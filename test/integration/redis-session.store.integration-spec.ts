@@ -6,7 +6,8 @@ import { SessionStoreUnavailableError } from '../../lib/errors/state.errors.js';
 import { SessionEvents, type SessionEventMap } from '../../lib/events/session-events.js';
 import type { SessionRecord } from '../../lib/core/session-record.interface.js';
 import type { LoadedSession } from '../../lib/core/session-store.js';
-import { partitionOfId, partitionOfUser } from '../../lib/core/session-token.js';
+import { newSessionId, partitionOfId, partitionOfUser } from '../../lib/core/session-token.js';
+import type { ResolvedSessionOptions } from '../../lib/options/session-options.interface.js';
 import { openOwnClient, type RedisSource } from '../../lib/store/redis-client.js';
 import { RedisSessionStore } from '../../lib/store/redis-session.store.js';
 import { RedisServer } from '../support/redis-server.js';
@@ -16,6 +17,8 @@ import { describeSessionStore } from '../../lib/testing/index.js';
 import { mustCreate, mustGet, newId, newSession, passTime, SUITE_PARTITIONS } from '../../lib/testing/kit.js';
 
 const PARTITIONS = SUITE_PARTITIONS;
+type Index = ResolvedSessionOptions['index'];
+const ALL: Index = { users: true, activity: true };
 /** Generous: these tests are about outcomes, and share two cores with others. */
 const COMMAND_TIMEOUT_MS = 5_000;
 
@@ -39,13 +42,15 @@ async function openRedisStore({
   source = testRedisUrl(),
   prefix = uniquePrefix(),
   partitions = PARTITIONS,
-}: { source?: RedisSource; prefix?: string; partitions?: number } = {}): Promise<Opened> {
+  index = ALL,
+}: { source?: RedisSource; prefix?: string; partitions?: number; index?: Index } = {}): Promise<Opened> {
   const events = new SessionEvents();
   const store = new RedisSessionStore(
     () => openOwnClient(source, 'store-spec', COMMAND_TIMEOUT_MS),
     {
       keyPrefix: prefix,
       partitions,
+      index,
       instanceId: 'store-spec',
       commandTimeoutMs: COMMAND_TIMEOUT_MS,
       waitForReplicas: 0,
@@ -418,9 +423,9 @@ describe('RedisSessionStore: lists against regeneration', () => {
 });
 
 describe('RedisSessionStore: the layout marker', () => {
-  it('open() writes layout and partition count once', async () => {
+  it('open() writes layout, partition count and the names of the indexes once', async () => {
     const { prefix } = await openRedisStore();
-    expect(await admin.get(`${prefix}layout`)).toBe(`1 ${PARTITIONS}`);
+    expect(await admin.get(`${prefix}layout`)).toBe(`1 ${PARTITIONS} exp u act`);
     await openRedisStore({ prefix });
     expect(await admin.pttl(`${prefix}layout`)).toBe(-1);
   });
@@ -431,15 +436,87 @@ describe('RedisSessionStore: the layout marker', () => {
     await expect(opening).rejects.toThrow(SessionOptionsError);
     await expect(opening).rejects.toMatchObject({ option: 'partitions' });
     await expect(opening).rejects.toThrow(/is 8\b.*"t-.*Set partitions: 16/);
-    expect(await admin.get(`${prefix}layout`)).toBe(`1 ${PARTITIONS}`);
+    expect(await admin.get(`${prefix}layout`)).toBe(`1 ${PARTITIONS} exp u act`);
   });
 
-  it('open() on the prefix of another layout rejects, naming keyPrefix', async () => {
+  it.each([
+    ['index: false', false, 'false'],
+    ['index.users: false', { users: false, activity: true }, '{ users: false, activity: true }'],
+    ['index.activity: false', { users: true, activity: false }, '{ users: true, activity: false }'],
+    ['both false', { users: false, activity: false }, '{ users: false, activity: false }'],
+  ] as const)(
+    'open() with %s on the prefix of sessions that have all indexes rejects, and the other way round, with the fix',
+    async (_, index, written) => {
+      const [all, other] = [uniquePrefix(), uniquePrefix()];
+      await openRedisStore({ prefix: all });
+      const opening = openRedisStore({ prefix: all, index });
+      await expect(opening).rejects.toMatchObject({ code: 'SESSION_OPTIONS', option: 'index' });
+      await expect(opening).rejects.toThrow('Set index: { users: true, activity: true }, or choose another');
+      await openRedisStore({ prefix: other, index });
+      await openRedisStore({ prefix: other, index });
+      await expect(openRedisStore({ prefix: other })).rejects.toThrow(
+        `index" is { users: true, activity: true }, but the sessions under the prefix "${other}" were laid out with ` +
+          `${written}. Set index: ${written}, or`,
+      );
+    },
+  );
+
+  it('of stores opened at once with different partitions on a new prefix, those of one kind open', async () => {
     const prefix = uniquePrefix();
-    await admin.set(`${prefix}layout`, '2 16', 'EX', 60);
+    const opened = await Promise.allSettled(
+      [4, 8, 4, 8, 4, 8].map(async (partitions) => openRedisStore({ prefix, partitions })),
+    );
+    const states = opened.map(({ status }) => status);
+    expect(new Set([states.join(), ...(await admin.get(`${prefix}layout`))!.split(' ').slice(1, 2)])).toEqual(
+      states[0] === 'fulfilled'
+        ? new Set(['fulfilled,rejected,fulfilled,rejected,fulfilled,rejected', '4'])
+        : new Set(['rejected,fulfilled,rejected,fulfilled,rejected,fulfilled', '8']),
+    );
+  });
+
+  it.each([
+    ['another layout', '2 16'],
+    ['a layout without the indexes', '1 16'],
+    ['indexes that are none', '1 16 exp of a kind'],
+    ['an empty text', ''],
+    ['something else', 'hello'],
+  ])('open() where the marker is %s rejects, naming keyPrefix and the key', async (_, text) => {
+    const prefix = uniquePrefix();
+    await admin.set(`${prefix}layout`, text, 'EX', 60);
     const opening = openRedisStore({ prefix });
     await expect(opening).rejects.toMatchObject({ code: 'SESSION_OPTIONS', option: 'keyPrefix' });
-    await expect(opening).rejects.toThrow(/another keyPrefix/);
+    await expect(opening).rejects.toThrow(`see the key ${prefix}layout. Choose another keyPrefix`);
+    expect(await admin.get(`${prefix}layout`)).toBe(text);
+  });
+
+  it('open() where the marker is no string rejects, naming keyPrefix and the key', async () => {
+    const prefix = uniquePrefix();
+    await admin.hset(`${prefix}layout`, 'of', 'somebody');
+    cleanups.push(() => admin.del(`${prefix}layout`));
+    await expect(openRedisStore({ prefix })).rejects.toMatchObject({
+      option: 'keyPrefix',
+      detail: expect.stringContaining(`see the key ${prefix}layout`) as string,
+    });
+  });
+
+  it('sessions under a prefix that another one begins with, or ends as a key of it, are untouched by it', async () => {
+    const outer = await openRedisStore();
+    const inners = await Promise.all(
+      ['layout', 'wait', 'inv', 'x:', ':', '0'].map((more) =>
+        openRedisStore({ prefix: outer.prefix + more, partitions: 3 }),
+      ),
+    );
+    const { record } = await mustCreate(outer.store, { userId: 'ann' });
+    for (const { store } of inners) {
+      const id = newSessionId('ann', 3);
+      await mustCreate(store, { id, userId: 'ann' });
+      expect((await store.userSessions('ann')).records.map((found) => found.id)).toEqual([id]);
+      await store.clear();
+      expect(await store.length()).toBe(0);
+    }
+    expect(await mustGet(outer.store, record.id)).toEqual(record);
+    await outer.store.clear();
+    await openRedisStore({ prefix: outer.prefix });
   });
 });
 

@@ -119,7 +119,7 @@ export interface Audit {
 const AUDIT = `
 local prefix, now = ARGV[1], redis.call('TIME')
 local ms = now[1] * 1000 + math.floor(now[2] / 1000)
-local alive, wrong, moving, live = {}, {}, {}, {}
+local alive, wrong, moving, live, ids = {}, {}, {}, {}, {}
 for _, key in ipairs(redis.call('KEYS', prefix .. '{*}:s:*')) do
   local text = redis.call('GET', key)
   if text and string.byte(text) == 77 then
@@ -144,10 +144,11 @@ for _, key in ipairs(redis.call('KEYS', prefix .. '{*}:s:*')) do
     end
   end
 end
-for _, name in ipairs({ 'exp', 'act' }) do
+for member in pairs(live) do ids[string.sub(member, 1, 23)] = true end
+for name, known in pairs({ exp = live, act = ids }) do
   for _, key in ipairs(redis.call('KEYS', prefix .. '{*}:' .. name)) do
     for _, member in ipairs(redis.call('ZRANGE', key, 0, -1)) do
-      if not live[member] then table.insert(wrong, 'ghost in ' .. name .. ': ' .. member) end
+      if not known[member] then table.insert(wrong, 'ghost in ' .. name .. ': ' .. member) end
     end
   end
 end

@@ -40,6 +40,7 @@ async function openStore(prefix: string, url = testRedisUrl()) {
     {
       keyPrefix: prefix,
       partitions: 16,
+      index: { users: true, activity: true },
       instanceId: 'rotation-spec',
       commandTimeoutMs: 5_000,
       waitForReplicas: 0,

@@ -27,7 +27,7 @@ end
 /**
  * A new session of a user who may have only so many. What of theirs has expired makes room first; then, if the policy
  * is `evict`, the least recently used. All in one step, so that no number of processes gets past the limit.
- * KEYS: record, deadlines, user index, activity, users, then the records of the sessions that may have to make room.
+ * KEYS: record, the records of the sessions that may have to make room, user index, deadlines, [activity, users].
  * ARGV: nonce, idle, absolute timeout, id, encoded user, tail, channel, origin, limit, policy, then the ids of those.
  * Replies { 1, version, createdAt, lastAccess, absolute deadline, now, ended } when created, { 0 } when the id is taken,
  * { 2, ids, ended, count } when these must be sent along, the least recently used of so many, { 3, count, ended } when the
@@ -35,6 +35,8 @@ end
  */
 export const CREATE_LIMITED = script(`
 ${CLOCK}${READ}${DEADLINE}${LIVE}${PUT}${PROLONG}${ENLIST}${DELIST}${ANNOUNCE}${METADATA}${MARKED}
+local offers = #ARGV - 10
+local userKey, deadlines, activity, users = KEYS[offers + 2], KEYS[offers + 3], KEYS[offers + 4], KEYS[offers + 5]
 local existing = redis.call('GET', KEYS[1])
 if existing then
   if nonce(existing) == ARGV[1] and string.byte(existing) == 49 then
@@ -47,28 +49,28 @@ local offered = {}
 local function finish(id, key, how, text)
   local isMark = text and string.byte(text) == 77
   if isMark then text = string.sub(text, 15) end
-  delist(KEYS[2], KEYS[4], KEYS[5], KEYS[3], id, ARGV[5])
+  delist(userKey, deadlines, activity, users, id, ARGV[5])
   redis.call('DEL', key)
   if isMark and how == 'expired' then return end -- it was moved
   table.insert(ended, id)
   table.insert(ended, how)
   table.insert(ended, text and metadata(text) or '')
 end
-for i = 11, #ARGV do
-  local id, key = ARGV[i], KEYS[i - 5]
+for i = 1, offers do
+  local id, key = ARGV[10 + i], KEYS[1 + i]
   local text = redis.call('GET', key)
   if live(text, now) or marked(text, key, now) then
     offered[id] = key
-  elseif redis.call('ZSCORE', KEYS[3], id) then
+  elseif redis.call('ZSCORE', userKey, id) then
     finish(id, key, 'expired', text)
   end
 end
 local limit = tonumber(ARGV[9])
-local count = redis.call('ZCARD', KEYS[3])
+local count = redis.call('ZCARD', userKey)
 while count >= limit do
-  local oldest = redis.call('ZRANGE', KEYS[3], 0, 0)[1]
+  local oldest = redis.call('ZRANGE', userKey, 0, 0)[1]
   local key = offered[oldest]
-  if not key then return { 2, redis.call('ZRANGE', KEYS[3], 0, 199), ended, count } end
+  if not key then return { 2, redis.call('ZRANGE', userKey, 0, 199), ended, count } end
   if ARGV[10] ~= 'evict' then return { 3, count, ended } end
   announce(ARGV[7], 'destroy', oldest, us, ARGV[8])
   finish(oldest, key, 'evicted', redis.call('GET', key))
@@ -79,36 +81,35 @@ local absolute = tonumber(ARGV[3])
 if absolute > 0 then absolute = now + absolute end
 local ends = deadline(now, idle, absolute)
 put(KEYS[1], us, ARGV[1], now, idle, absolute, string.format('%013.0f ', now) .. ARGV[6], ends)
-enlist(KEYS[2], KEYS[3], ARGV[4], ARGV[5], now, ends, now)
+enlist(deadlines, userKey, ARGV[4], ARGV[5], now, ends, now)
 return { 1, us, now, now, absolute, now, ended }
 `);
 
 /**
  * Looks at sessions whose deadline, as their index has it, has passed: puts those right that have been used since, and
  * removes the others.
- * KEYS: deadlines, activity, users, then for each session its record, then for each its user index (the deadlines key
- * where anonymous). ARGV: for each session its id, then for each its encoded user.
+ * KEYS: for each session its record, for each its user index (the deadlines key where there is none), deadlines, [activity,
+ * [users]]. ARGV: for each session its id, then for each its encoded user.
  * Replies one item per session: its metadata where this call removed it, 1 where it is in the middle of a move and stays,
  * else 0.
  */
 export const SWEEP = script(`
 ${CLOCK}${READ}${DEADLINE}${LIVE}${DELIST}${METADATA}${MARKED}
 local count = #ARGV / 2
+local deadlines, activity, users = KEYS[2 * count + 1], KEYS[2 * count + 2], KEYS[2 * count + 3]
 local replies = {}
 for i = 1, count do
-  local key, id, usr = KEYS[3 + i], ARGV[i], ARGV[count + i]
+  local key, id, usr = KEYS[i], ARGV[i], ARGV[count + i]
   local text = redis.call('GET', key)
   replies[i] = 0
   if live(text, now) and user(text) == usr then
     local ends = deadline(lastAccess(text), idleTimeout(text), absoluteDeadline(text))
-    redis.call('ZADD', KEYS[1], 'XX', ends == 0 and '+inf' or string.format('%.0f', ends), id .. ' ' .. usr)
+    redis.call('ZADD', deadlines, 'XX', ends == 0 and '+inf' or string.format('%.0f', ends), id .. ' ' .. usr)
   elseif marked(text, key, now) then
     replies[i] = 1
   else
-    local userKey = nil
-    if usr ~= '' then userKey = KEYS[3 + count + i] end
     local isRecord = text and string.byte(text) == 49 and user(text) == usr
-    if delist(KEYS[1], KEYS[2], KEYS[3], userKey, id, usr) and (isRecord or not text) then
+    if delist(KEYS[count + i], deadlines, activity, users, id, usr) and (isRecord or not text) then
       replies[i] = isRecord and metadata(text) or ''
     end
     if isRecord or text and string.byte(text) == 77 then redis.call('DEL', key) end
@@ -120,19 +121,18 @@ return replies
 /**
  * Enters when sessions and users were last active, later than it was and off the paths that are waited for. Only what is
  * in the index of deadlines: what has ended meanwhile stays out.
- * KEYS: deadlines, activity, users. ARGV: for each session its member of the deadlines index, its encoded user, and the
- * time.
+ * KEYS: deadlines, activity, [users]. ARGV: for each session its id, its encoded user, and the time.
  */
 export const NOTE_ACTIVITY = script(`
 for i = 1, #ARGV, 3 do
-  local member, usr, at = ARGV[i], ARGV[i + 1], ARGV[i + 2]
-  if redis.call('ZSCORE', KEYS[1], member) then
-    redis.call('ZADD', KEYS[2], 'GT', at, member)
-    if usr ~= '' then redis.call('ZADD', KEYS[3], 'GT', at, usr) end
+  local id, usr, at = ARGV[i], ARGV[i + 1], ARGV[i + 2]
+  if redis.call('ZSCORE', KEYS[1], id .. ' ' .. usr) then
+    redis.call('ZADD', KEYS[2], 'GT', at, id)
+    if KEYS[3] and usr ~= '' then redis.call('ZADD', KEYS[3], 'GT', at, usr) end
   end
 end
 local expires = redis.call('PEXPIRETIME', KEYS[1])
-for i = 2, 3 do
+for i = 2, #KEYS do
   if expires == -1 then redis.call('PERSIST', KEYS[i])
   elseif expires > 0 then redis.call('PEXPIREAT', KEYS[i], string.format('%.0f', expires)) end
 end

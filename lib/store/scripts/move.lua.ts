@@ -17,14 +17,15 @@ const PARTS = CLOCK + READ + DEADLINE + LIVE + PUT + PROLONG + ENLIST + DELIST +
 /** True while sessions of that time are being ended (`SessionStore.fence`), and this one is not spared. */
 const FENCED = `
 local function fenced(text, id, key)
-  local fence = key and redis.call('GET', key)
+  local fence = redis.call('GET', key)
   return fence and createdAt(text) <= tonumber(string.sub(fence, 1, 13)) and not string.find(fence, id, 14, true)
 end
 `;
 
 /**
  * New token, same user, same partition: one step.
- * KEYS: old record, new record, deadlines, activity, users, fence, [user index, user's fence].
+ * KEYS: old record, new record, fence, the user's fence (the same where anonymous), [user index (the deadlines key where
+ * there is none), deadlines, [activity, [users]]].
  * ARGV: expected version, nonce, old id, new id, encoded user, idle, new tail, channel, origin, absolute timeout from now
  * (empty: the deadline is inherited, as the time of creation always is), and, if the old id is to lead to the new one, for
  * how many ms it does, and for how many of these reads follow it.
@@ -38,9 +39,9 @@ if new and nonce(new) == ARGV[2] then
 end
 local text = redis.call('GET', KEYS[1])
 if not live(text, now) then return { -1 } end
-if fenced(text, ARGV[3], KEYS[6]) or fenced(text, ARGV[3], KEYS[8]) then return { -1 } end
+if fenced(text, ARGV[3], KEYS[3]) or KEYS[4] ~= KEYS[3] and fenced(text, ARGV[3], KEYS[4]) then return { -1 } end
 if string.sub(text, 3, 18) ~= ARGV[1] then return { 0, text, now } end
-if KEYS[8] and redis.call('EXISTS', KEYS[8]) == 1 then redis.call('APPEND', KEYS[8], ' ' .. ARGV[4]) end
+if KEYS[4] ~= KEYS[3] and redis.call('EXISTS', KEYS[4]) == 1 then redis.call('APPEND', KEYS[4], ' ' .. ARGV[4]) end
 local ver = math.max(version(text) + 1, us)
 local idle = tonumber(ARGV[6])
 local absolute = absoluteDeadline(text)
@@ -57,8 +58,8 @@ if ARGV[11] then
 else
   redis.call('DEL', KEYS[1])
 end
-delist(KEYS[3], KEYS[4], KEYS[5], KEYS[7], ARGV[3], ARGV[5])
-enlist(KEYS[3], KEYS[7], ARGV[4], ARGV[5], now, ends, now)
+delist(KEYS[5], KEYS[6], KEYS[7], KEYS[8], ARGV[3], ARGV[5])
+enlist(KEYS[6], KEYS[5], ARGV[4], ARGV[5], now, ends, now)
 return { 1, ver, createdAt(text), now, absolute, now }
 `);
 
@@ -66,7 +67,7 @@ return { 1, ver, createdAt(text), now, absolute, now }
  * First half of a move to another partition: the old session ends, its record stays readable for a restore. It stays in
  * the index of deadlines, as due, and in its user's: so it still counts against the user's limit, whoever ends all sessions
  * finds it, and the sweep removes it where nobody comes back to it.
- * KEYS: old record, deadlines, activity, users, [user index]. ARGV: expected version, nonce, id, encoded user, channel, origin,
+ * KEYS: old record, [user index (the deadlines key where there is none), deadlines, [activity, [users]]]. ARGV: expected version, nonce, id, encoded user, channel, origin,
  * for how many ms the mark stands (never beyond the session's own deadline); its key outlives that for the sweep.
  * Replies { 1 }, { 0, current text, now }, or { -1 }.
  */
@@ -81,9 +82,8 @@ local stands = tonumber(ARGV[7])
 if ends > 0 and ends - now < stands then stands = ends - now end
 announce(ARGV[5], 'destroy', ARGV[3], us, ARGV[6])
 redis.call('SET', KEYS[1], 'M ' .. ARGV[2] .. ' ' .. text, 'PX', string.format('%.0f', stands + ${GRACE_MS}))
-local member = ARGV[3] .. ' ' .. ARGV[4]
-redis.call('ZADD', KEYS[2], 'XX', string.format('%.0f', now), member)
-redis.call('ZREM', KEYS[3], member)
+if KEYS[3] then redis.call('ZADD', KEYS[3], 'XX', string.format('%.0f', now), ARGV[3] .. ' ' .. ARGV[4]) end
+if KEYS[4] then redis.call('ZREM', KEYS[4], ARGV[3]) end
 return { 1 }
 `);
 
@@ -108,7 +108,7 @@ local access, idle, absolute = lastAccess(text), idleTimeout(text), absoluteDead
 local ends = deadline(access, idle, absolute)
 announce(ARGV[4], 'update', ARGV[2], ver, ARGV[5])
 put(KEYS[1], ver, ARGV[1], access, idle, absolute, string.sub(text, 72), ends)
-enlist(KEYS[2], KEYS[5], ARGV[2], ARGV[3], access, ends, now)
+enlist(KEYS[3], KEYS[2], ARGV[2], ARGV[3], access, ends, now)
 return 1
 `);
 

@@ -90,28 +90,35 @@ local function prolong(key, ends, now)
 end
 `;
 
-/** Enters a session into its indexes; userKey is nil for an anonymous one. Needs PROLONG. */
+/**
+ * Enters a session into its indexes, as far as there are any. userKey is nil for an anonymous one, or stands for none by
+ * being that of the deadlines. Needs PROLONG.
+ */
 export const ENLIST = `
 local function enlist(deadlines, userKey, id, usr, access, ends, now)
+  if not deadlines then return end
   redis.call('ZADD', deadlines, ends == 0 and '+inf' or string.format('%.0f', ends), id .. ' ' .. usr)
   prolong(deadlines, ends, now)
-  if userKey then
+  if userKey and userKey ~= deadlines then
     redis.call('ZADD', userKey, string.format('%.0f', access), id)
     prolong(userKey, ends, now)
   end
 end
 `;
 
-/** Takes a session out of all indexes; true if it was in that of deadlines, which every stored one is in. */
+/**
+ * Takes a session out of all indexes there are; true if it was in that of deadlines, which every stored one is in. userKey
+ * as above.
+ */
 export const DELIST = `
-local function delist(deadlines, activity, users, userKey, id, usr)
-  local member = id .. ' ' .. usr
-  redis.call('ZREM', activity, member)
-  if userKey then
+local function delist(userKey, deadlines, activity, users, id, usr)
+  if not deadlines then return false end
+  if activity then redis.call('ZREM', activity, id) end
+  if userKey ~= deadlines then
     redis.call('ZREM', userKey, id)
-    if redis.call('EXISTS', userKey) == 0 then redis.call('ZREM', users, usr) end
+    if users and redis.call('EXISTS', userKey) == 0 then redis.call('ZREM', users, usr) end
   end
-  return redis.call('ZREM', deadlines, member) == 1
+  return redis.call('ZREM', deadlines, id .. ' ' .. usr) == 1
 end
 `;
 

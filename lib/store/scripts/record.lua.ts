@@ -22,7 +22,7 @@ return { text, time[1], time[2] }
 `);
 
 /**
- * KEYS: record, deadlines, [user index].
+ * KEYS: record, [deadlines, [user index]].
  * ARGV: nonce, idle, absolute timeout, id, encoded user, tail, and to have it announced channel and origin.
  * Replies { 1, version, createdAt, lastAccess, absolute deadline, now }, or { 0 } when the id is taken.
  * A record that already carries our nonce is our own, whose reply was lost.
@@ -36,7 +36,7 @@ if redis.call('EXISTS', KEYS[1]) == 1 then
     return { 1, version(text), createdAt(text), lastAccess(text), absoluteDeadline(text), now }
   end
   if live(text, now) or string.byte(text) ~= 49 then return { 0 } end
-  redis.call('ZREM', KEYS[2], ARGV[4] .. ' ' .. user(text))
+  if KEYS[2] then redis.call('ZREM', KEYS[2], ARGV[4] .. ' ' .. user(text)) end
 end
 local idle = tonumber(ARGV[2])
 local absolute = tonumber(ARGV[3])
@@ -52,7 +52,7 @@ return { 1, us, now, now, absolute, now }
 `);
 
 /**
- * KEYS: record, deadlines, [user index].
+ * KEYS: record, [deadlines, [user index]].
  * ARGV: expected version (16 digits), nonce, keep expiry ('1'/'0'), id, tail, channel, origin, and a new idle timeout where
  * there is one.
  * Replies { 1, version, lastAccess, now }, { 0, current text, now } on conflict, { -1 } when gone.
@@ -74,12 +74,12 @@ if ARGV[3] == '1' then
 end
 if ARGV[8] then idle = tonumber(ARGV[8]) end
 ends = deadline(now, idle, absolute)
-if ARGV[8] then
+if ARGV[8] and KEYS[2] then
   local member = ARGV[4] .. ' ' .. (string.match(text, '^(%S*) ', 86) or '')
   redis.call('ZADD', KEYS[2], ends == 0 and '+inf' or string.format('%.0f', ends), member)
 end
 put(KEYS[1], ver, ARGV[2], now, idle, absolute, string.sub(text, 72, 85) .. ARGV[5], ends)
-prolong(KEYS[2], ends, now)
+if KEYS[2] then prolong(KEYS[2], ends, now) end
 if KEYS[3] then
   redis.call('ZADD', KEYS[3], string.format('%.0f', now), ARGV[4])
   prolong(KEYS[3], ends, now)
@@ -88,7 +88,7 @@ return { 1, ver, now, now }
 `);
 
 /**
- * KEYS: record, deadlines, [user index]. ARGV: id, encoded user the caller believes in, least age in ms.
+ * KEYS: record, [deadlines, [user index]]. ARGV: id, encoded user the caller believes in, least age in ms.
  * Replies { 1, version, lastAccess, now }, { -1 } when gone, { 2, encoded user } when that is another one.
  * Not announced: copies only live longer by it (COHERENCE rule 12).
  */
@@ -105,7 +105,7 @@ if now - access < tonumber(ARGV[3]) then return { 1, ver, access, now } end
 ends = deadline(now, idle, absolute)
 redis.call('SETRANGE', KEYS[1], 31, string.format('%013.0f', now))
 if ends > 0 then redis.call('PEXPIREAT', KEYS[1], string.format('%.0f', ends + ${GRACE_MS})) end
-prolong(KEYS[2], ends, now)
+if KEYS[2] then prolong(KEYS[2], ends, now) end
 if KEYS[3] then
   redis.call('ZADD', KEYS[3], string.format('%.0f', now), ARGV[1])
   prolong(KEYS[3], ends, now)
@@ -115,18 +115,18 @@ return { 1, ver, now, now }
 
 /**
  * Ends up to some hundred sessions of one partition.
- * KEYS: deadlines, activity, users, then for each session its record, then for each its user index (the deadlines key where anonymous).
+ * KEYS: for each session its record, [for each its user index (the deadlines key where there is none), deadlines, [activity,
+ * [users]]].
  * ARGV: channel, origin, then for each session its id, then for each the encoded user the caller believes in.
  * Replies one item per session: 1 ended, 0 was not there, or the encoded user when that is another one (not ended).
  */
 export const DESTROY = script(`
 ${CLOCK}${READ}${DEADLINE}${LIVE}${ANNOUNCE}${DELIST}
-local count = (#KEYS - 3) / 2
+local count = #ARGV / 2 - 1
+local deadlines, activity, users = KEYS[2 * count + 1], KEYS[2 * count + 2], KEYS[2 * count + 3]
 local replies = {}
 for i = 1, count do
-  local key, id, believed = KEYS[3 + i], ARGV[2 + i], ARGV[2 + count + i]
-  local userKey = nil
-  if believed ~= '' then userKey = KEYS[3 + count + i] end
+  local key, id, believed = KEYS[i], ARGV[2 + i], ARGV[2 + count + i]
   local text = redis.call('GET', key)
   local actual = believed
   if text and string.byte(text) == 49 then actual = user(text) end
@@ -138,11 +138,11 @@ for i = 1, count do
     local isLive = live(text, now)
     local isRecord = text and string.byte(text) == 49 and lastAccess(text) > 0
     -- What has expired is the sweep's, which tells of it.
-    local isDue = isRecord and not isLive and redis.call('ZSCORE', KEYS[1], id .. ' ' .. believed)
+    local isDue = isRecord and not isLive and deadlines and redis.call('ZSCORE', deadlines, id .. ' ' .. believed)
     if not isDue then
       -- Not what leads to the session that took its place: who signs out by it is led there.
       if text and string.byte(text) ~= 65 then redis.call('DEL', key) end
-      delist(KEYS[1], KEYS[2], KEYS[3], userKey, id, believed)
+      delist(KEYS[count + i], deadlines, activity, users, id, believed)
     end
     replies[i] = isLive and 1 or 0
   end

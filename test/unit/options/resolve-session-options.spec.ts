@@ -161,6 +161,65 @@ const WRONG: [title: string, input: unknown, option: string, value: string | Reg
   ['partitions: 0', { partitions: 0 }, 'partitions', 'got 0', /from 1 to 256.*Write e\.g\. 16/],
   ['partitions: 257', { partitions: 257 }, 'partitions', 'got 257', /from 1 to 256/],
   ['partitions: a string', { partitions: '16' }, 'partitions', 'got "16"', /Write e\.g\. 16/],
+  ['index: true', { index: true }, 'index', 'got true', /Write \{ users/],
+  ['index: null', { index: null }, 'index', 'got null', /Write \{ users/],
+  [
+    'index.users: a string',
+    { redis: 'redis://h', index: { users: 'false' } },
+    'index.users',
+    '"false"',
+    /true or/,
+  ],
+  [
+    'index.activity: 0',
+    { redis: 'redis://h', index: { activity: 0 } },
+    'index.activity',
+    'got 0',
+    /true or false/,
+  ],
+  [
+    'index: false without redis',
+    { index: false },
+    'index',
+    'is false',
+    /only Redis.*Set "redis" too, or drop it/,
+  ],
+  ['index.users without redis', { index: { users: false } }, 'index.users', 'is false', /Set "redis" too/],
+  [
+    'index.activity without redis',
+    { index: { activity: false } },
+    'index.activity',
+    'is false',
+    /Set "redis" too/,
+  ],
+  [
+    'index with a store',
+    { store: new MemorySessionStore(), index: { activity: false } },
+    'index.activity',
+    'is false',
+    /other stores keep what they keep/,
+  ],
+  [
+    'maxSessionsPerUser without index.users',
+    { redis: 'redis://h', index: { users: false }, maxSessionsPerUser: 3 },
+    'maxSessionsPerUser',
+    '"index.users" is false',
+    /Drop one of both/,
+  ],
+  [
+    'maxSessionsPerUser with index: false',
+    { redis: 'redis://h', index: false, maxSessionsPerUser: () => 3 },
+    'maxSessionsPerUser',
+    '"index" is false',
+    /Drop one of both/,
+  ],
+  [
+    'sweepInterval with index: false',
+    { redis: 'redis://h', index: false, sweepInterval: '5s' },
+    'sweepInterval',
+    'index: false',
+    /has no effect.*Drop one of both/,
+  ],
   ['instanceId: a space', { instanceId: 'node 1' }, 'instanceId', '"node 1"', /Write e\.g\. "/],
   ['instanceId: 65 characters', { instanceId: 'i'.repeat(65) }, 'instanceId', 'iii…"', /1 to 64 characters/],
   [
@@ -592,6 +651,7 @@ describe('resolveSessionOptions: unknown keys', () => {
     ['cache.directroy', { cache: { directroy: '/tmp' } }, 'cache.directory'],
     ['cache.idleCheckCount', { cache: { idleCheckCount: 5 } }, 'cache.idleCheckPerCount'],
     ['coherence.lease', { coherence: { lease: 5 } }, 'coherence.leaseMs'],
+    ['index.user', { redis: 'redis://h', index: { user: false } }, 'index.users'],
     ['dataclass', { dataclass: class {} }, 'dataClass'],
     ['waitForReplica', { waitForReplica: 1 }, 'waitForReplicas'],
     ['cookie.nmae', { cookie: { nmae: 'sid' } }, 'cookie.name'],
@@ -602,15 +662,33 @@ describe('resolveSessionOptions: unknown keys', () => {
     expect(error.option).toBe(option);
     expect(error.message).toContain(`Did you mean "${neighbour}"?`);
   });
-
-  it('an option of a later issue is refused, not ignored', () => {
-    for (const option of ['index']) {
-      expect(refusal({ [option]: undefined }).option).toBe(option);
-    }
-  });
 });
 
 describe('resolveSessionOptions: what is right', () => {
+  it.each([
+    [undefined, { users: true, activity: true }],
+    [{}, { users: true, activity: true }],
+    [
+      { users: undefined, activity: true },
+      { users: true, activity: true },
+    ],
+    [{ users: false }, { users: false, activity: true }],
+    [{ activity: false }, { users: true, activity: false }],
+    [
+      { users: false, activity: false },
+      { users: false, activity: false },
+    ],
+    [false, false],
+  ] as const)('index %o with redis is %o, frozen', (index, wanted) => {
+    const resolved = resolveSessionOptions({ redis: 'redis://h', index: index as never });
+    expect(resolved.index).toEqual(wanted);
+    expect(Object.isFrozen(resolved.index)).toBe(true);
+  });
+
+  it('index as it is by default is no mistake without redis', () => {
+    expect(resolveSessionOptions({ index: { users: true } }).index).toEqual({ users: true, activity: true });
+  });
+
   it('no options are the documented defaults, frozen', () => {
     const resolved = resolveSessionOptions();
     expect(resolved).toEqual({
@@ -624,6 +702,7 @@ describe('resolveSessionOptions: what is right', () => {
       rotateEveryMs: 0,
       rotateGraceMs: 0,
       partitions: 16,
+      index: { users: true, activity: true },
       instanceId: expect.stringMatching(/^[A-Za-z0-9_-]{12}$/),
       allowGivenTokens: false,
       maxDataBytes: 262_144,

@@ -2,7 +2,7 @@ import { describe, expect, it, onTestFinished, vi } from 'vitest';
 import { ActivityIndex } from '../../../lib/store/activity-index.js';
 import { deferred } from '../harness.js';
 
-type Notes = Parameters<ConstructorParameters<typeof ActivityIndex>[0]>[0];
+type Notes = Parameters<NonNullable<ConstructorParameters<typeof ActivityIndex>[0]>>[0];
 
 /** An index, and what it has written: id, user and time of each note. */
 function open(write: (notes: Notes) => Promise<void> = async () => undefined) {
