@@ -31,7 +31,7 @@ export function fasterOf(monotonic: () => number, wall: () => number): () => num
 }
 
 const monotonic = fasterOf(
-  () => performance.now(),
+  () => Number(process.hrtime.bigint()) / 1e6, // what performance.now() reads, at half its price
   () => Date.now(),
 );
 
