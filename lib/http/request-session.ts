@@ -73,7 +73,9 @@ export class RequestSession implements SessionBinding, ResponseGateOwner {
   #carried: Carried | undefined;
   #carriesOthers = false;
   #touching: Promise<boolean> | undefined;
-  #gated = false;
+  /** Whether the response has begun, by its gate; undefined while it has none. */
+  #hasBegun: (() => boolean) | undefined;
+  #closed = false;
   /** The token the client has, as far as this response told it or the request showed. */
   #known: string | undefined;
   #failed = false;
@@ -267,11 +269,15 @@ export class RequestSession implements SessionBinding, ResponseGateOwner {
   hold(options?: { readonly deferHead: boolean }): void {
     const { response } = this;
     if (response === undefined) return;
-    if (response.closed && response.headersSent) return this.#checkLater();
-    if (this.#gated) return;
-    this.#gated = true;
-    const hasBegun = gateResponse(response, this, options);
-    response.once('close', () => {
+    if (this.#hasBegun !== undefined) {
+      if (this.#closed && this.#hasBegun()) this.#checkLater();
+      return;
+    }
+    if (response.headersSent && response.closed) return this.#checkLater();
+    const hasBegun = (this.#hasBegun = gateResponse(response, this, options));
+    // Not once(): that makes a function of its own, and it is emitted only once.
+    response.on('close', () => {
+      this.#closed = true;
       // The client went away. Most answers still come, and are committed; some, of files, do not even begin then.
       if (!hasBegun()) setTimeout(() => this.#saveUnanswered(), LATE_MS).unref();
       const check = () => hasBegun() && this.#sayIfLate();
@@ -392,13 +398,16 @@ export class RequestSession implements SessionBinding, ResponseGateOwner {
       told = this.#known !== undefined && transport?.clear !== undefined;
       if (told) transport!.clear!(add);
       this.#known = undefined;
-    } else if (transport?.write !== undefined && session.isStored && session.valid) {
+    } else {
       const isNew = session.token !== this.#known;
-      told =
-        (isNew || (prolonged && this.services.renews(transport, session))) &&
-        this.services.mayWrite(transport, this.request);
-      if (told) transport.write(add, this.services.carried(session));
-      this.#known = session.token;
+      if (!isNew && !prolonged) return; // nearly every request: the clock need not be read
+      if (transport?.write !== undefined && session.isStored && session.valid) {
+        told =
+          (isNew || this.services.renews(transport, session)) &&
+          this.services.mayWrite(transport, this.request);
+        if (told) transport.write(add, this.services.carried(session));
+        this.#known = session.token;
+      }
     }
     // A response that hands out a token must not be given to anybody else.
     if (told) this.#lines.push(['Cache-Control', 'no-store']);
@@ -416,7 +425,7 @@ export class RequestSession implements SessionBinding, ResponseGateOwner {
     if (session.destroyedHere || (this.#renewed && !session.isStored))
       return this.#known !== undefined && transport?.clear !== undefined;
     if (this.services.rules?.holdsNothing(session) === true) return false;
-    if (session.isStored && session.valid && transport?.write !== undefined && session.token !== this.#known)
+    if (session.token !== this.#known && session.isStored && session.valid && transport?.write !== undefined)
       return true;
     try {
       return session.hasChanges;
