@@ -126,10 +126,12 @@ export class CacheService implements SessionCache {
   /**
    * The copy under `token` if it lies in memory and may be served now; counts a hit or a miss. One in a file is for
    * `SessionService.get` to read, which counts it.
+   *
+   * @param now leave it out: it saves callers that have just read the clock from doing so again
    */
-  get(token: string): SessionRecord | undefined {
+  get(token: string, now = this.clock.monotonic()): SessionRecord | undefined {
     const entry = this.#entries.get(token);
-    if (entry !== undefined && this.#mayServe(entry, this.clock.monotonic())) {
+    if (entry !== undefined && this.#mayServe(entry, now)) {
       if (entry.file !== null) return undefined;
       this.#hits++;
       return entry.record;

@@ -53,7 +53,8 @@ export class StoreClock {
     this.#offset = storeNow - this.clock.monotonic();
   }
 
-  now(): number {
-    return Math.round(this.clock.monotonic() + this.#offset);
+  /** @param monotonic what the clock has just shown */
+  now(monotonic = this.clock.monotonic()): number {
+    return Math.round(monotonic + this.#offset);
   }
 }

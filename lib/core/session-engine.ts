@@ -154,6 +154,11 @@ export class SessionEngine {
     );
   }
 
+  /** Monotonic milliseconds. */
+  now(): number {
+    return this.clock.monotonic();
+  }
+
   /** The store's clock, estimated; epoch milliseconds. */
   storeNow(): number {
     return this.#storeClock.now();
@@ -164,8 +169,10 @@ export class SessionEngine {
   }
 
   /** The near cache's copy. No promise, no hash, no parsing: this is the hot path. */
-  cached(token: unknown): SessionRecord | undefined {
-    return typeof token === 'string' && token.length <= MAX_TOKEN_LENGTH ? this.cache.get(token) : undefined;
+  cached(token: unknown, now: number): SessionRecord | undefined {
+    return typeof token === 'string' && token.length <= MAX_TOKEN_LENGTH
+      ? this.cache.get(token, now)
+      : undefined;
   }
 
   /**
@@ -566,8 +573,8 @@ export class SessionEngine {
   }
 
   /** True when a touch of the record would be written. */
-  touchIsDue(record: Pick<SessionRecord, 'lastAccess' | 'idleTimeout'>): boolean {
-    return this.#storeClock.now() - record.lastAccess >= this.#touchInterval(record);
+  touchIsDue(record: Pick<SessionRecord, 'lastAccess' | 'idleTimeout'>, now?: number): boolean {
+    return this.#storeClock.now(now) - record.lastAccess >= this.#touchInterval(record);
   }
 
   /**

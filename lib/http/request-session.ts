@@ -43,6 +43,9 @@ export interface HttpSessionServices {
 /** How long after the end of a response what was forgotten is looked for. */
 const LATE_MS = 1_000;
 
+type Line = readonly [name: string, value: string];
+const NONE: readonly never[] = [];
+
 /** A token of the request, and what read it. */
 interface Carried {
   readonly transport: TokenTransport;
@@ -83,13 +86,13 @@ export class RequestSession implements SessionBinding, ResponseGateOwner {
   #saving: Promise<void> | undefined;
   #check: NodeJS.Timeout | undefined;
   #lastAccess = 0;
-  readonly #lines: (readonly [name: string, value: string])[] = [];
+  #lines: readonly Line[] = NONE;
   /** Operations begun for this request that the response must wait for, and whether somebody takes their errors. */
-  readonly #pending = new Map<Promise<unknown>, () => boolean>();
+  #pending: Map<Promise<unknown>, () => boolean> | undefined;
   /** This request has ended the session that the client's token stood for, and goes on with another. */
   #renewed = false;
   /** Tokens of the request that led to no session. */
-  #dead: readonly string[] = [];
+  #dead: readonly string[] = NONE;
   /** The session's token has served long enough. */
   #rotates = false;
   #originChecked = false;
@@ -127,13 +130,15 @@ export class RequestSession implements SessionBinding, ResponseGateOwner {
     }
     if (found !== undefined && found !== null) return this.#wait(this.#confirm(found));
     const carried = this.#read();
-    const [first] = carried;
+    const first = carried[0]; // not by destructuring, which goes through an iterator
     if (first === undefined) {
       this.#strictly = true; // what carries nothing is nobody's, whoever is asked
       return this.#settle(null);
     }
-    const cached = strict ? null : this.services.sessions.getCached(first.token);
-    if (cached !== null) return this.#settle(cached, first);
+    const { sessions } = this.services;
+    const now = sessions.now();
+    const cached = strict ? null : sessions.getCached(first.token, now);
+    if (cached !== null) return this.#settle(cached, first, now);
     return this.#wait(this.#look(carried, strict));
   }
 
@@ -225,11 +230,12 @@ export class RequestSession implements SessionBinding, ResponseGateOwner {
    */
   waitFor(operation: Promise<unknown>, isTaken: () => boolean): void {
     this.onUse();
-    this.#pending.set(operation, isTaken);
-    const forget = () => this.#pending.delete(operation);
+    const pending = (this.#pending ??= new Map());
+    pending.set(operation, isTaken);
+    const forget = () => pending.delete(operation);
     operation.then(forget, (error: unknown) => {
       // The error waits for the response, or for the one that is being made.
-      if (!this.#committed || !this.#pending.has(operation)) return;
+      if (!this.#committed || !pending.has(operation)) return;
       forget();
       if (!isTaken()) this.services.onLateFailure(error);
     });
@@ -292,16 +298,18 @@ export class RequestSession implements SessionBinding, ResponseGateOwner {
 
   commit(): Promise<void> | undefined {
     this.#committed = true;
-    return this.#pending.size === 0 ? this.#commit() : this.#settlePending().then(() => this.#commit());
+    const pending = this.#pending;
+    if (pending === undefined || pending.size === 0) return this.#commit();
+    return this.#settlePending(pending).then(() => this.#commit());
   }
 
-  headers(): readonly (readonly [string, string])[] {
+  headers(): readonly Line[] {
     return this.#lines;
   }
 
-  async #settlePending(): Promise<void> {
-    const pending = [...this.#pending];
-    this.#pending.clear();
+  async #settlePending(operations: Map<Promise<unknown>, () => boolean>): Promise<void> {
+    const pending = [...operations];
+    operations.clear();
     const results = await Promise.allSettled(pending.map(([operation]) => operation));
     results.forEach((result, index) => {
       if (result.status === 'rejected' && !pending[index]![1]()) throw result.reason;
@@ -325,12 +333,12 @@ export class RequestSession implements SessionBinding, ResponseGateOwner {
   }
 
   onFailure(error: unknown): ReplacementAnswer {
-    this.#lines.length = 0;
+    this.#lines = NONE;
     // A sign-in that was stored stands, though a later write failed: without its new token the client would be nobody.
     try {
       if (this.#session !== undefined && !this.#session.destroyedHere) this.#tell(this.#session, false);
     } catch {
-      this.#lines.length = 0; // the transport is what failed, and that is the error being answered
+      this.#lines = NONE; // the transport is what failed, and that is the error being answered
     }
     this.#failed = true;
     return this.services.toAnswer(error);
@@ -391,7 +399,7 @@ export class RequestSession implements SessionBinding, ResponseGateOwner {
   #tell(session: Session, prolonged: boolean): void {
     const transport = this.#writer();
     const add = (name: string, value: string) => {
-      this.#lines.push([name, value]);
+      this.#lines = [...this.#lines, [name, value]];
     };
     let told = false;
     if (session.destroyedHere || (this.#renewed && !session.isStored)) {
@@ -410,7 +418,7 @@ export class RequestSession implements SessionBinding, ResponseGateOwner {
       }
     }
     // A response that hands out a token must not be given to anybody else.
-    if (told) this.#lines.push(['Cache-Control', 'no-store']);
+    if (told) add('Cache-Control', 'no-store');
   }
 
   /** Where the token came from, else where a new one goes. */
@@ -509,7 +517,8 @@ export class RequestSession implements SessionBinding, ResponseGateOwner {
     return this.#found;
   }
 
-  #settle<S extends Session | null>(session: S, carried?: Carried): S {
+  /** @param now as `SessionService.now()` has just given it */
+  #settle<S extends Session | null>(session: S, carried?: Carried, now?: number): S {
     this.#found = session;
     this.#carried = carried;
     this.#known = carried?.token;
@@ -518,7 +527,7 @@ export class RequestSession implements SessionBinding, ResponseGateOwner {
       if (this.#unreachable !== undefined) this.#ended = this.#session;
       this.#session = session.bind(this);
       this.#lastAccess = session.lastAccess;
-      this.#touching = this.services.sessions.touchLater(session);
+      this.#touching = this.services.sessions.touchLater(session, now);
       // The cookie is renewed only if the touch was written, which the response must wait for.
       this.#rotates = carried?.transport.write !== undefined && this.services.sessions.rotationIsDue(session);
       if (
