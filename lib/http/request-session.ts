@@ -280,7 +280,10 @@ export class RequestSession implements SessionBinding, ResponseGateOwner {
       return;
     }
     if (response.headersSent && response.closed) return this.#checkLater();
-    const hasBegun = (this.#hasBegun = gateResponse(response, this, options));
+    // Where sessions are there for middleware, an app made by another copy of Express may answer, if middleware calls it
+    // without mounting it: its prototype knows nothing of gates.
+    const mayInherit = this.services.rules === null && options === undefined;
+    const hasBegun = (this.#hasBegun = gateResponse(response, this, { ...options, mayInherit }));
     // Not once(): that makes a function of its own, and it is emitted only once.
     response.on('close', () => {
       this.#closed = true;

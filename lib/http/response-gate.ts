@@ -37,14 +37,18 @@ type Headers = OutgoingHttpHeaders | OutgoingHttpHeader[];
  *
  * @param options.deferHead `writeHead` alone does not begin the response: handlers of plain `node:http` call it first
  *   and use the session afterwards. Node itself sends nothing then either
+ * @param options.mayInherit nobody will change the response's prototype to one that was not prepared
  * @returns whether the response has begun; a `writeHead` that waits has begun nothing
  */
 export function gateResponse(
   response: ServerResponse,
   owner: ResponseGateOwner,
-  { deferHead = false }: { readonly deferHead?: boolean } = {},
+  {
+    deferHead = false,
+    mayInherit = true,
+  }: { readonly deferHead?: boolean; readonly mayInherit?: boolean } = {},
 ): () => boolean {
-  const inherited = inheritedMethodsOf(response);
+  const inherited = mayInherit ? inheritedMethodsOf(response) : undefined;
   const gate = new ResponseGate(response, owner, deferHead, inherited ?? response);
   if (inherited !== undefined) inheritGate(gate);
   else {

@@ -725,6 +725,20 @@ describe('prepareResponses()', () => {
     expect(seen).toEqual(['end after 1 commits']);
   });
 
+  it('with mayInherit: false the gate outlives a prototype that was not prepared', async () => {
+    const [inner, outer] = [new ManualOwner(true), new ManualOwner(true)];
+    const { url } = await serve(
+      outer,
+      (response) => {
+        Object.setPrototypeOf(response, Object.create(ServerResponse.prototype) as object);
+        response.end('all');
+      },
+      (response) => gateResponse(response, inner, { mayInherit: false }),
+    );
+    expect((await ask(url)).text).toBe('all');
+    expect([inner.commits, outer.commits]).toEqual([1, 1]);
+  });
+
   it('leaves alone what is no Express app, and what inherits nothing of Node’s responses', () => {
     const response = Object.create(ServerResponse.prototype) as ServerResponse;
     prepareResponses(null);
