@@ -17,8 +17,3 @@ export const SESSION_ON_UNAVAILABLE = 'nestjs-sessionkit:on-store-unavailable';
 
 /** Route metadata: unsafe requests that another site caused are let through. */
 export const SESSION_SKIP_CSRF = 'nestjs-sessionkit:skip-csrf';
-
-/**
- * Where a request's session lies on Node's request.
- */
-export const SESSION_OF_REQUEST = Symbol('SESSION_OF_REQUEST');

@@ -26,6 +26,7 @@ import { attachExpressViews } from './http/express-view.middleware.js';
 import { handlersWithForeignSession, markedWith } from './http/foreign-decorator.js';
 import { HttpSessionService } from './http/http-session.service.js';
 import { HttpSessions } from './http/http-sessions.js';
+import { prepareResponses } from './http/gated-prototype.js';
 import { SessionPipe } from './http/session.pipe.js';
 import { checkTls } from './http/tls-check.js';
 import { createTransports } from './http/token-transport.js';
@@ -184,6 +185,7 @@ export class SessionModule extends ConfigurableModuleClass implements OnModuleIn
   async onModuleInit(): Promise<void> {
     checkTls(this.host.httpAdapter, this.options);
     this.http.checkAttached();
+    prepareResponses(this.host.httpAdapter);
     this.#checkCapabilities();
     this.#prepareStale();
     this.#warn();

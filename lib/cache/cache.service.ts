@@ -70,6 +70,8 @@ export class CacheService implements SessionCache {
   });
   readonly #ttlRatio: number;
   readonly #maxAge: number;
+  /** Infinity where there is no limit. */
+  readonly #maxBytes: number;
   #cursor: Iterator<string> | undefined;
   #clearing = false;
   /** How much longer than otherwise a copy may be served while the store cannot be asked; 0 = not at all. */
@@ -97,12 +99,15 @@ export class CacheService implements SessionCache {
     this.enabled = options !== false;
     this.#ttlRatio = options === false ? 1 : options.ttlRatio;
     this.#maxAge = options === false ? 0 : options.maxAgeMs;
-    const maxEntries = options === false ? 1 : options.maxEntries;
-    this.#entries = new LRUCache({
-      // Without a number of entries lru-cache wants another bound; every entry counts as 1 towards this one.
-      ...(maxEntries === 0
-        ? { maxSize: Number.MAX_SAFE_INTEGER, sizeCalculation: () => 1 }
-        : { max: maxEntries }),
+    const { maxEntries, maxBytes } = options === false ? { maxEntries: 1, maxBytes: 0 } : options;
+    this.#maxBytes = maxBytes || Infinity;
+    this.#entries = new LRUCache<string, Entry>({
+      // Without either limit lru-cache wants another bound; every entry counts as 1 towards this one.
+      ...(maxBytes > 0
+        ? { max: maxEntries, maxSize: maxBytes, sizeCalculation: ({ bytes }: Entry) => Math.max(1, bytes) }
+        : maxEntries > 0
+          ? { max: maxEntries }
+          : { maxSize: Number.MAX_SAFE_INTEGER, sizeCalculation: () => 1 }),
       dispose: (entry, token, reason) => {
         this.#bytes -= entry.bytes;
         if (entry.file !== null && !this.#clearing) this.files?.remove(entry.record.id, entry.file);
@@ -128,10 +133,12 @@ export class CacheService implements SessionCache {
   /**
    * The copy under `token` if it lies in memory and may be served now; counts a hit or a miss. One in a file is for
    * `SessionService.get` to read, which counts it.
+   *
+   * @param now leave it out: it saves callers that have just read the clock from doing so again
    */
-  get(token: string): SessionRecord | undefined {
+  get(token: string, now = this.clock.monotonic()): SessionRecord | undefined {
     const entry = this.#entries.get(token);
-    if (entry !== undefined && this.#mayServe(entry, this.clock.monotonic())) {
+    if (entry !== undefined && this.#mayServe(entry, now)) {
       if (entry.file !== null) return undefined;
       this.#hits++;
       return entry.record;
@@ -225,7 +232,8 @@ export class CacheService implements SessionCache {
   }
 
   #fill(ticket: FillTicket, token: string, loaded: LoadedSession): boolean {
-    if (this.files !== null && this.files.writing >= MAX_FILES_WRITING) {
+    const isTooLarge = this.#maxBytes !== Infinity && sizeOf(loaded.record) > this.#maxBytes;
+    if (isTooLarge || (this.files !== null && this.files.writing >= MAX_FILES_WRITING)) {
       this.#skipped++;
       this.release(ticket);
       const held = this.#entries.peek(token);

@@ -32,7 +32,7 @@ export function fasterOf(monotonic: () => number, wall: () => number): () => num
   };
 }
 
-const steady = () => performance.now();
+const steady = () => Number(process.hrtime.bigint()) / 1e6; // what performance.now() reads, at half its price
 const monotonic = fasterOf(steady, () => Date.now());
 
 export const SYSTEM_CLOCK: Clock = { monotonic, steady, wall: () => Date.now() };
@@ -70,8 +70,10 @@ export class StoreClock {
   /**
    * For what becomes due: a touch, a rotation, another proof of who the user is. Never behind; ahead, until the next
    * answer, by what the wall clock was set forward.
+   *
+   * @param monotonic what the clock has just shown
    */
-  latest(): number {
-    return Math.round(this.clock.monotonic() + this.#latestOffset);
+  latest(monotonic = this.clock.monotonic()): number {
+    return Math.round(monotonic + this.#latestOffset);
   }
 }

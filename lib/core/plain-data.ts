@@ -32,11 +32,15 @@ export function clonePlain<V>(value: V): V {
  */
 export function isSamePlain(value: Fields, plain: Fields): boolean {
   if (!isPlainObject(value)) return false;
-  const keys = Object.keys(plain);
-  if (Object.keys(value).length !== keys.length) return false;
-  return keys.every(
-    (key) => Object.prototype.propertyIsEnumerable.call(value, key) && isSameValue(value[key], plain[key]),
-  );
+  const [keys, plainKeys] = [Object.keys(value), Object.keys(plain)];
+  if (keys.length !== plainKeys.length) return false;
+  for (let index = 0; index < keys.length; index++) {
+    const key = plainKeys[index]!;
+    // Nearly always in the same order.
+    if (key !== keys[index] && !keys.includes(key)) return false;
+    if (!isSameValue(value[key], plain[key])) return false;
+  }
+  return true;
 }
 
 function isSameValue(value: unknown, plain: unknown): boolean {

@@ -28,8 +28,12 @@ export interface CacheLoad<L extends LoadedSession> {
 /** What the core needs of the near cache. `CacheService` is the implementation. */
 export interface SessionCache {
   readonly enabled: boolean;
-  /** The copy under this token if it lies in memory and may be served now. */
-  get(token: string): SessionRecord | undefined;
+  /**
+   * The copy under this token if it lies in memory and may be served now.
+   *
+   * @param now monotonic milliseconds, read for this call
+   */
+  get(token: string, now: number): SessionRecord | undefined;
   /** The copy under this token if it lies in memory and is current, whatever its age: a base to try a write on. */
   peek(token: string): SessionRecord | undefined;
   /**

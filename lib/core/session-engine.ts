@@ -154,6 +154,11 @@ export class SessionEngine {
     );
   }
 
+  /** Monotonic milliseconds. */
+  now(): number {
+    return this.clock.monotonic();
+  }
+
   /** The store's clock, estimated; epoch milliseconds. For what is shown or stored; see {@link StoreClock}. */
   storeNow(): number {
     return this.#storeClock.now();
@@ -169,8 +174,10 @@ export class SessionEngine {
   }
 
   /** The near cache's copy. No promise, no hash, no parsing: this is the hot path. */
-  cached(token: unknown): SessionRecord | undefined {
-    return typeof token === 'string' && token.length <= MAX_TOKEN_LENGTH ? this.cache.get(token) : undefined;
+  cached(token: unknown, now: number): SessionRecord | undefined {
+    return typeof token === 'string' && token.length <= MAX_TOKEN_LENGTH
+      ? this.cache.get(token, now)
+      : undefined;
   }
 
   /**
@@ -571,8 +578,8 @@ export class SessionEngine {
   }
 
   /** True when a touch of the record would be written. */
-  touchIsDue(record: Pick<SessionRecord, 'lastAccess' | 'idleTimeout'>): boolean {
-    return this.#storeClock.latest() - record.lastAccess >= this.#touchInterval(record);
+  touchIsDue(record: Pick<SessionRecord, 'lastAccess' | 'idleTimeout'>, now?: number): boolean {
+    return this.#storeClock.latest(now) - record.lastAccess >= this.#touchInterval(record);
   }
 
   /**

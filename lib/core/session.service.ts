@@ -91,11 +91,17 @@ export class SessionService<T extends object = SessionData> {
   /**
    * The session under a token if the near cache can answer for it, else null. Synchronous.
    *
+   * @param now what {@link now} has just given: reading the clock costs as much as the lookup
    * @internal for the guard
    */
-  getCached(token: unknown): ActiveSession<T> | null {
-    const record = this.engine.cached(token);
+  getCached(token: unknown, now = this.engine.now()): ActiveSession<T> | null {
+    const record = this.engine.cached(token, now);
     return record === undefined ? null : new ActiveSession<T>(this.engine, token as string, record, 'cache');
+  }
+
+  /** @internal for the guard */
+  now(): number {
+    return this.engine.now();
   }
 
   /**
@@ -177,8 +183,8 @@ export class SessionService<T extends object = SessionData> {
    *
    * @internal for the guard
    */
-  touchLater(session: ActiveSession<T>): Promise<boolean> | undefined {
-    return this.engine.touchIsDue(session) ? session.touch().catch(() => false) : undefined;
+  touchLater(session: ActiveSession<T>, now?: number): Promise<boolean> | undefined {
+    return this.engine.touchIsDue(session, now) ? session.touch().catch(() => false) : undefined;
   }
 
   /**

@@ -6,10 +6,11 @@ import type { SessionService } from '../core/session.service.js';
 import type { CarriedSession, TokenTransport } from '../core/token-transport.interface.js';
 import { SessionArgumentError } from '../errors/caller.errors.js';
 import type { ResolvedSessionOptions, StoreUnavailablePolicy } from '../options/session-options.interface.js';
-import { SESSION_OF_REQUEST } from '../session.constants.js';
 import { isUnsafe, refuseCrossSite } from './csrf.js';
 import { isAnswerable, toHttpException } from './http-errors.js';
 import {
+  heldBy,
+  hold,
   isFromLoopback,
   isOverTls,
   rawResponse,
@@ -58,9 +59,7 @@ export class HttpSessions implements HttpSessionServices {
     owner = request,
     transports?: readonly TokenTransport[],
   ): RequestSession {
-    // On Node's own request, so that middleware, guards and handlers of any framework find the same one.
-    const raw = (owner.raw ?? owner) as HttpRequest;
-    const held = raw[SESSION_OF_REQUEST];
+    const held = heldBy(owner);
     if (held?.services === this) {
       if (transports !== undefined) {
         throw new SessionArgumentError(
@@ -70,6 +69,7 @@ export class HttpSessions implements HttpSessionServices {
       }
       return held;
     }
+    const raw = owner.raw ?? owner;
     // Another SessionModule's, with sessions of its own: never to be taken for ours.
     const known = held === undefined ? undefined : this.#besides.get(raw);
     if (known !== undefined) return known;
@@ -79,7 +79,7 @@ export class HttpSessions implements HttpSessionServices {
       response === undefined ? undefined : rawResponse(response),
       transports,
     );
-    if (held === undefined) raw[SESSION_OF_REQUEST] = made;
+    if (held === undefined) hold(raw, made);
     else this.#besides.set(raw, made);
     return made;
   }

@@ -43,6 +43,9 @@ export interface HttpSessionServices {
 /** How long after the end of a response what was forgotten is looked for. */
 const LATE_MS = 1_000;
 
+type Line = readonly [name: string, value: string];
+const NONE: readonly never[] = [];
+
 /** A token of the request, and what read it. */
 interface Carried {
   readonly transport: TokenTransport;
@@ -73,7 +76,9 @@ export class RequestSession implements SessionBinding, ResponseGateOwner {
   #carried: Carried | undefined;
   #carriesOthers = false;
   #touching: Promise<boolean> | undefined;
-  #gated = false;
+  /** Whether the response has begun, by its gate; undefined while it has none. */
+  #hasBegun: (() => boolean) | undefined;
+  #closed = false;
   /** The token the client has, as far as this response told it or the request showed. */
   #known: string | undefined;
   #failed = false;
@@ -81,13 +86,13 @@ export class RequestSession implements SessionBinding, ResponseGateOwner {
   #saving: Promise<void> | undefined;
   #check: NodeJS.Timeout | undefined;
   #lastAccess = 0;
-  readonly #lines: (readonly [name: string, value: string])[] = [];
+  #lines: readonly Line[] = NONE;
   /** Operations begun for this request that the response must wait for, and whether somebody takes their errors. */
-  readonly #pending = new Map<Promise<unknown>, () => boolean>();
+  #pending: Map<Promise<unknown>, () => boolean> | undefined;
   /** This request has ended the session that the client's token stood for, and goes on with another. */
   #renewed = false;
   /** Tokens of the request that led to no session. */
-  #dead: readonly string[] = [];
+  #dead: readonly string[] = NONE;
   /** The session's token has served long enough. */
   #rotates = false;
   #originChecked = false;
@@ -125,13 +130,15 @@ export class RequestSession implements SessionBinding, ResponseGateOwner {
     }
     if (found !== undefined && found !== null) return this.#wait(this.#confirm(found));
     const carried = this.#read();
-    const [first] = carried;
+    const first = carried[0]; // not by destructuring, which goes through an iterator
     if (first === undefined) {
       this.#strictly = true; // what carries nothing is nobody's, whoever is asked
       return this.#settle(null);
     }
-    const cached = strict ? null : this.services.sessions.getCached(first.token);
-    if (cached !== null) return this.#settle(cached, first);
+    const { sessions } = this.services;
+    const now = sessions.now();
+    const cached = strict ? null : sessions.getCached(first.token, now);
+    if (cached !== null) return this.#settle(cached, first, now);
     return this.#wait(this.#look(carried, strict));
   }
 
@@ -223,11 +230,12 @@ export class RequestSession implements SessionBinding, ResponseGateOwner {
    */
   waitFor(operation: Promise<unknown>, isTaken: () => boolean): void {
     this.onUse();
-    this.#pending.set(operation, isTaken);
-    const forget = () => this.#pending.delete(operation);
+    const pending = (this.#pending ??= new Map());
+    pending.set(operation, isTaken);
+    const forget = () => pending.delete(operation);
     operation.then(forget, (error: unknown) => {
       // The error waits for the response, or for the one that is being made.
-      if (!this.#committed || !this.#pending.has(operation)) return;
+      if (!this.#committed || !pending.has(operation)) return;
       forget();
       if (!isTaken()) this.services.onLateFailure(error);
     });
@@ -267,11 +275,18 @@ export class RequestSession implements SessionBinding, ResponseGateOwner {
   hold(options?: { readonly deferHead: boolean }): void {
     const { response } = this;
     if (response === undefined) return;
-    if (response.closed && response.headersSent) return this.#checkLater();
-    if (this.#gated) return;
-    this.#gated = true;
-    const hasBegun = gateResponse(response, this, options);
-    response.once('close', () => {
+    if (this.#hasBegun !== undefined) {
+      if (this.#closed && this.#hasBegun()) this.#checkLater();
+      return;
+    }
+    if (response.headersSent && response.closed) return this.#checkLater();
+    // Where sessions are there for middleware, an app made by another copy of Express may answer, if middleware calls it
+    // without mounting it: its prototype knows nothing of gates.
+    const mayInherit = this.services.rules === null && options === undefined;
+    const hasBegun = (this.#hasBegun = gateResponse(response, this, { ...options, mayInherit }));
+    // Not once(): that makes a function of its own, and it is emitted only once.
+    response.on('close', () => {
+      this.#closed = true;
       // The client went away. Most answers still come, and are committed; some, of files, do not even begin then.
       if (!hasBegun()) setTimeout(() => this.#saveUnanswered(), LATE_MS).unref();
       const check = () => hasBegun() && this.#sayIfLate();
@@ -286,16 +301,18 @@ export class RequestSession implements SessionBinding, ResponseGateOwner {
 
   commit(): Promise<void> | undefined {
     this.#committed = true;
-    return this.#pending.size === 0 ? this.#commit() : this.#settlePending().then(() => this.#commit());
+    const pending = this.#pending;
+    if (pending === undefined || pending.size === 0) return this.#commit();
+    return this.#settlePending(pending).then(() => this.#commit());
   }
 
-  headers(): readonly (readonly [string, string])[] {
+  headers(): readonly Line[] {
     return this.#lines;
   }
 
-  async #settlePending(): Promise<void> {
-    const pending = [...this.#pending];
-    this.#pending.clear();
+  async #settlePending(operations: Map<Promise<unknown>, () => boolean>): Promise<void> {
+    const pending = [...operations];
+    operations.clear();
     const results = await Promise.allSettled(pending.map(([operation]) => operation));
     results.forEach((result, index) => {
       if (result.status === 'rejected' && !pending[index]![1]()) throw result.reason;
@@ -319,12 +336,12 @@ export class RequestSession implements SessionBinding, ResponseGateOwner {
   }
 
   onFailure(error: unknown): ReplacementAnswer {
-    this.#lines.length = 0;
+    this.#lines = NONE;
     // A sign-in that was stored stands, though a later write failed: without its new token the client would be nobody.
     try {
       if (this.#session !== undefined && !this.#session.destroyedHere) this.#tell(this.#session, false);
     } catch {
-      this.#lines.length = 0; // the transport is what failed, and that is the error being answered
+      this.#lines = NONE; // the transport is what failed, and that is the error being answered
     }
     this.#failed = true;
     return this.services.toAnswer(error);
@@ -385,23 +402,26 @@ export class RequestSession implements SessionBinding, ResponseGateOwner {
   #tell(session: Session, prolonged: boolean): void {
     const transport = this.#writer();
     const add = (name: string, value: string) => {
-      this.#lines.push([name, value]);
+      this.#lines = [...this.#lines, [name, value]];
     };
     let told = false;
     if (session.destroyedHere || (this.#renewed && !session.isStored)) {
       told = this.#known !== undefined && transport?.clear !== undefined;
       if (told) transport!.clear!(add);
       this.#known = undefined;
-    } else if (transport?.write !== undefined && session.isStored && session.valid) {
+    } else {
       const isNew = session.token !== this.#known;
-      told =
-        (isNew || (prolonged && this.services.renews(transport, session))) &&
-        this.services.mayWrite(transport, this.request);
-      if (told) transport.write(add, this.services.carried(session));
-      this.#known = session.token;
+      if (!isNew && !prolonged) return; // nearly every request: the clock need not be read
+      if (transport?.write !== undefined && session.isStored && session.valid) {
+        told =
+          (isNew || this.services.renews(transport, session)) &&
+          this.services.mayWrite(transport, this.request);
+        if (told) transport.write(add, this.services.carried(session));
+        this.#known = session.token;
+      }
     }
     // A response that hands out a token must not be given to anybody else.
-    if (told) this.#lines.push(['Cache-Control', 'no-store']);
+    if (told) add('Cache-Control', 'no-store');
   }
 
   /** Where the token came from, else where a new one goes. */
@@ -416,7 +436,7 @@ export class RequestSession implements SessionBinding, ResponseGateOwner {
     if (session.destroyedHere || (this.#renewed && !session.isStored))
       return this.#known !== undefined && transport?.clear !== undefined;
     if (this.services.rules?.holdsNothing(session) === true) return false;
-    if (session.isStored && session.valid && transport?.write !== undefined && session.token !== this.#known)
+    if (session.token !== this.#known && session.isStored && session.valid && transport?.write !== undefined)
       return true;
     try {
       return session.hasChanges;
@@ -500,7 +520,8 @@ export class RequestSession implements SessionBinding, ResponseGateOwner {
     return this.#found;
   }
 
-  #settle<S extends Session | null>(session: S, carried?: Carried): S {
+  /** @param now as `SessionService.now()` has just given it */
+  #settle<S extends Session | null>(session: S, carried?: Carried, now?: number): S {
     this.#found = session;
     this.#carried = carried;
     this.#known = carried?.token;
@@ -509,7 +530,7 @@ export class RequestSession implements SessionBinding, ResponseGateOwner {
       if (this.#unreachable !== undefined) this.#ended = this.#session;
       this.#session = session.bind(this);
       this.#lastAccess = session.lastAccess;
-      this.#touching = this.services.sessions.touchLater(session);
+      this.#touching = this.services.sessions.touchLater(session, now);
       // The cookie is renewed only if the touch was written, which the response must wait for.
       this.#rotates = carried?.transport.write !== undefined && this.services.sessions.rotationIsDue(session);
       if (

@@ -1,4 +1,5 @@
 import type { OutgoingHttpHeader, OutgoingHttpHeaders, ServerResponse } from 'node:http';
+import { inheritedMethodsOf, inheritGate, type Gate, type SendingMethods } from './gated-prototype.js';
 
 /** What a response becomes when its session could not be saved. */
 export interface ReplacementAnswer {
@@ -30,27 +31,38 @@ type Headers = OutgoingHttpHeaders | OutgoingHttpHeader[];
  * piped into it, server-sent events, a filter, `res.end()`. If that fails, another answer goes out instead of it.
  *
  * Node has one place that all of these pass: the response's own `writeHead`, `flushHeaders`, `write` and `end`. They are
- * replaced on the one object; while it is held, calls are queued in order and the response says, as it would without
- * the gate, that its headers are sent; a writer is told to wait for `drain`. Where there is nothing to save, the calls go
- * straight through.
+ * replaced on the one object, or were on its prototype (`gated-prototype.ts`); while it is held, calls are queued in order
+ * and the response says, as it would without the gate, that its headers are sent; a writer is told to wait for `drain`.
+ * Where there is nothing to save, the calls go straight through.
  *
  * @param options.deferHead `writeHead` alone does not begin the response: handlers of plain `node:http` call it first
  *   and use the session afterwards. Node itself sends nothing then either
+ * @param options.mayInherit nobody will change the response's prototype to one that was not prepared
  * @returns whether the response has begun; a `writeHead` that waits has begun nothing
  */
 export function gateResponse(
   response: ServerResponse,
   owner: ResponseGateOwner,
-  { deferHead = false }: { readonly deferHead?: boolean } = {},
+  {
+    deferHead = false,
+    mayInherit = true,
+  }: { readonly deferHead?: boolean; readonly mayInherit?: boolean } = {},
 ): () => boolean {
-  const gate = new ResponseGate(response, owner, deferHead);
-  // On the object itself: Express changes a response's prototype whenever it enters or leaves a mounted app.
-  Object.assign(response, methodsOf(gate));
+  const inherited = mayInherit ? inheritedMethodsOf(response) : undefined;
+  const gate = new ResponseGate(response, owner, deferHead, inherited ?? response);
+  if (inherited !== undefined) inheritGate(gate);
+  else {
+    // On the object itself: prototypes of responses may be changed, as Express does where a mounted app begins and ends.
+    response.writeHead = (...args: unknown[]) => gate.writeHead(args);
+    response.flushHeaders = () => gate.flushHeaders();
+    response.write = (...args: unknown[]) => gate.write(args);
+    response.end = (...args: unknown[]) => gate.end(args);
+  }
   return () => gate.hasBegun;
 }
 
 /** What stands between a response's methods and those who call them. */
-class ResponseGate {
+class ResponseGate implements Gate {
   /** The methods that really send. */
   readonly #writeHead: (...args: [number]) => ServerResponse;
   readonly #flushHeaders: () => void;
@@ -69,20 +81,20 @@ class ResponseGate {
   #stopped = false;
 
   constructor(
-    private readonly response: ServerResponse,
+    readonly response: ServerResponse,
     private readonly owner: ResponseGateOwner,
     private readonly deferHead: boolean,
+    methods: SendingMethods,
   ) {
-    // oxlint-disable typescript/unbound-method -- called with the response; four bound ones cost each request more
-    this.#writeHead = response.writeHead as never;
-    this.#flushHeaders = response.flushHeaders;
-    this.#write = response.write as never;
-    this.#end = response.end as never;
-    // oxlint-enable typescript/unbound-method
+    // Called with the response: four bound ones would cost each request more.
+    this.#writeHead = methods.writeHead as never;
+    this.#flushHeaders = methods.flushHeaders;
+    this.#write = methods.write as never;
+    this.#end = methods.end as never;
   }
 
   get hasBegun(): boolean {
-    return this.#head === undefined && this.response.headersSent;
+    return this.#state !== 'waiting' || (this.#head === undefined && this.response.headersSent);
   }
 
   writeHead(args: unknown[]): ServerResponse {
@@ -259,14 +271,6 @@ class ResponseGate {
 }
 
 const NONE: never[] = [];
-function methodsOf(gate: ResponseGate) {
-  return {
-    writeHead: (...args: unknown[]) => gate.writeHead(args),
-    flushHeaders: () => gate.flushHeaders(),
-    write: (...args: unknown[]) => gate.write(args),
-    end: (...args: unknown[]) => gate.end(args),
-  };
-}
 
 /** A listener for `drain`, and whether it has been called. */
 interface Waiting {
@@ -300,7 +304,7 @@ function callBack(args: unknown[]): void {
 }
 
 function addHeaders(response: ServerResponse, ours: readonly (readonly [string, string])[]): void {
-  if (response.headersSent) return;
+  if (ours.length === 0 || response.headersSent) return;
   const added = new Set(['set-cookie']); // several are kept, the handler's own among them
   for (const [name, value] of ours) {
     if (added.has(name.toLowerCase())) response.appendHeader(name, value);

@@ -51,10 +51,12 @@ export class CookieTransport implements TokenTransport {
 
   read({ headers: { cookie } }: RequestHeaders): string | undefined {
     const { name } = this.options;
+    if (typeof cookie !== 'string') return undefined;
     // Most requests of an app carry other cookies or none; parsing them costs more than this look.
-    if (typeof cookie !== 'string' || !cookie.includes(name)) return undefined;
+    const at = cookie.indexOf(name);
+    if (at === -1) return undefined;
     // An empty cookie is what a sign-out may leave behind: it carries nothing.
-    const value = parseCookie(cookie)[name] || undefined;
+    const value = parseCookie(pairAt(cookie, at, name))[name] || undefined;
     if (value === undefined || this.#signer === null) return value;
     return value.length <= MAX_TOKEN_LENGTH * 2 ? this.#signer.verify(value) : undefined;
   }
@@ -92,6 +94,18 @@ export class CookieTransport implements TokenTransport {
       }),
     };
   }
+}
+
+/**
+ * The part of a Cookie header that says what the name stands for, if that shows at a glance: the pair at `at`, where the
+ * name is found for the first time, because of several pairs with one name the first counts. Else all of the header: the
+ * name was found within another, for example.
+ */
+function pairAt(header: string, at: number, name: string): string {
+  const begins = at === 0 || header[at - 1] === ';' || (header[at - 1] === ' ' && header[at - 2] === ';');
+  if (!begins || header[at + name.length] !== '=') return header;
+  const end = header.indexOf(';', at);
+  return end === -1 ? header.slice(at) : header.slice(at, end);
 }
 
 /**

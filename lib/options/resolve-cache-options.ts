@@ -28,6 +28,7 @@ export function resolveCoherence(input: SessionModuleOptions['coherence']) {
 
 const KNOWN_CACHE: readonly (keyof SessionCacheOptions)[] = [
   'maxEntries',
+  'maxBytes',
   'ttlRatio',
   'maxAge',
   'clearCron',
@@ -58,11 +59,23 @@ export function resolveCache(input: SessionModuleOptions['cache']): ResolvedCach
       `must be a cron expression; got ${shown(clearCron)}. Write e.g. '0 4 * * *'.`,
     );
   }
+  const maxBytes = checkInteger('cache.maxBytes', cache.maxBytes, DEFAULTS.cache.maxBytes, {
+    min: 0,
+    max: Number.MAX_SAFE_INTEGER,
+  });
+  const files = resolveFiles(cache);
+  if (maxBytes > 0 && files !== null) {
+    throw new SessionOptionsError(
+      'cache.maxBytes',
+      `is for copies in memory, and with cache.type 'file' they lie in files; got ${maxBytes}. Set cache.maxEntries instead.`,
+    );
+  }
   return Object.freeze({
     maxEntries: checkInteger('cache.maxEntries', cache.maxEntries, DEFAULTS.cache.maxEntries, {
       min: 0,
       max: LIMITS.entries,
     }),
+    maxBytes,
     ttlRatio,
     maxAgeMs: checkDuration('cache.maxAge', cache.maxAge, DEFAULTS.cache.maxAge, {
       min: 1,
@@ -87,7 +100,7 @@ export function resolveCache(input: SessionModuleOptions['cache']): ResolvedCach
       DEFAULTS.cache.reportInterval,
       { min: 0, max: LIMITS.interval },
     ),
-    files: resolveFiles(cache),
+    files,
   });
 }
 

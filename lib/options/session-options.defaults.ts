@@ -19,6 +19,7 @@ export const DEFAULTS = {
   sweepInterval: 5_000,
   cache: {
     maxEntries: 10_000,
+    maxBytes: 0,
     ttlRatio: 1,
     maxAge: 60_000,
     idleCheckInterval: 0,

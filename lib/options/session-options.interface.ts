@@ -280,6 +280,12 @@ export interface SessionIndexOptions {
 export interface SessionCacheOptions {
   /** Most sessions held; the least recently used make room. 0 = no limit. @default 10000 */
   maxEntries?: number;
+  /**
+   * Most bytes of session data held, as the codec wrote it (`stats().bytes`; a copy takes some 500 bytes of memory besides):
+   * the least recently used make room, and a session with more is not kept at all. 0 = no limit. Not for files, which
+   * `maxEntries` bounds. @default 0
+   */
+  maxBytes?: number;
   /** Share of a session's remaining life for which a copy may be used: above 0, at most 1. @default 1 */
   ttlRatio?: number;
   /** A copy is read again from the store after this long at the latest. @default '60s' */
@@ -480,6 +486,7 @@ export interface ResolvedSessionOptions {
 
 export interface ResolvedCacheOptions {
   readonly maxEntries: number;
+  readonly maxBytes: number;
   readonly ttlRatio: number;
   readonly maxAgeMs: number;
   readonly clearCron: string | undefined;

@@ -27,6 +27,7 @@ const SECRET = 'a secret of the benchmark, of more than 32 characters';
  * @property {(app: import('@nestjs/common').INestApplication) => unknown} [setUp]
  * @property {(app: import('@nestjs/common').INestApplication) => unknown} [ready]
  * @property {() => unknown} [close]
+ * @property {(app: import('@nestjs/common').INestApplication) => unknown} [cool] forgets what it holds of the store
  */
 
 /** @type {Record<string, (env: { platform: string, url: string, prefix: string, data: object }) => Parts | Promise<Parts>>} */
@@ -43,7 +44,7 @@ const KINDS = {
 
 /** Starts the app on a free port of this machine. */
 export async function openApp({ kind, ...env }) {
-  const { controller, imports = [], setUp, ready, close } = await KINDS[kind](env);
+  const { controller, imports = [], setUp, ready, close, cool } = await KINDS[kind](env);
   class BenchModule {}
   const app = await NestFactory.create(
     { module: BenchModule, imports, controllers: [controller] },
@@ -55,6 +56,7 @@ export async function openApp({ kind, ...env }) {
   await ready?.(app);
   return {
     port: app.getHttpServer().address().port,
+    cool: () => cool?.(app),
     async close() {
       await app.close();
       await close?.();
@@ -140,7 +142,8 @@ function tokenOf(header) {
 // --- ours ---------------------------------------------------------------------------------------------------------------
 
 async function ours({ url, prefix, data }, { guarded = false, writes = false }) {
-  const { RedisSubscriber, Session, SessionGuard, SessionModule } = await import('nestjs-sessionkit');
+  const { CacheService, RedisSubscriber, Session, SessionGuard, SessionModule } =
+    await import('nestjs-sessionkit');
   const options = {
     redis: url,
     keyPrefix: prefix,
@@ -158,6 +161,7 @@ async function ours({ url, prefix, data }, { guarded = false, writes = false }) 
       meParams: [Session()],
       guards: guarded ? [SessionGuard] : [],
     }),
+    cool: (app) => app.get(CacheService).clear(),
     async ready(app) {
       const subscriber = app.get(RedisSubscriber);
       for (let waited = 0; subscriber.state !== 'live'; waited += 10) {

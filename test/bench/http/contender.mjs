@@ -9,7 +9,9 @@ const COUNTED = 100;
 /** How long an idle server is watched for what it asks Redis without requests. */
 const IDLE_MS = 1_000;
 
-const DATA = makeData();
+const NAME = makeData().name;
+/** What makes a request read a session: a script, or the plain command. */
+const READS = ['evalsha', 'get'];
 
 /**
  * Starts a contender's server and signs in a client for each connection.
@@ -18,7 +20,7 @@ const DATA = makeData();
  * @param {{ url: string, raw: import('ioredis').Redis, load: object, execArgv?: string[] }} env
  */
 export async function startContender(contender, { url, raw, load, execArgv = [] }) {
-  const { name, platform, kind, writes } = contender;
+  const { name, platform, kind, writes, bytes } = contender;
   const prefix = newPrefix();
   const server = await startWorker('./http/server-worker.mjs', execArgv);
   const stop = async () => {
@@ -26,10 +28,10 @@ export async function startContender(contender, { url, raw, load, execArgv = [] 
     await deleteByPrefix(raw, prefix);
   };
   try {
-    const port = await server.call('open', { platform, kind, url, prefix, data: DATA });
+    const port = await server.call('open', { platform, kind, url, prefix, data: makeData(undefined, bytes) });
     const origin = `http://127.0.0.1:${port}`;
     const cookies = await Promise.all(Array.from({ length: CONNECTIONS }, () => signIn(origin)));
-    const body = writes ? undefined : JSON.stringify({ name: DATA.name });
+    const body = writes ? undefined : JSON.stringify({ name: NAME });
     const ask = async () => checkAnswer(contender, await askOnce(origin, cookies[0]), body);
 
     /** Puts load on it; resolves to requests per second, and CPU microseconds per request of both sides. */
@@ -70,11 +72,29 @@ export async function startContender(contender, { url, raw, load, execArgv = [] 
       return perRequest;
     };
 
+    /**
+     * Reads of Redis by as many requests at once as there are connections, when nothing is held of what they ask for: all
+     * with one token, and each with its own.
+     */
+    const countColdReads = async () => {
+      const burst = async (all) => {
+        await server.call('cool');
+        const { stats } = await statsDuring(raw, async () => {
+          const answers = await Promise.all(all.map((cookie) => askOnce(origin, cookie)));
+          for (const answer of answers) checkAnswer(contender, answer, body);
+        });
+        // A script's own commands count too; it is the script that is one.
+        return READS.map((command) => stats[command]?.calls ?? 0).find((calls) => calls > 0) ?? 0;
+      };
+      return { ofOne: await burst(cookies.map(() => cookies[0])), ofEach: await burst(cookies) };
+    };
+
     return {
       contender,
       run,
       ask,
       countCommands,
+      countColdReads,
       async close() {
         await server.call('close');
         await stop();

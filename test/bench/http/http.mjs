@@ -12,7 +12,15 @@ import { environment } from '../report.mjs';
 import { startWorker } from '../workers.mjs';
 import { startContender } from './contender.mjs';
 import { choose } from './contenders.mjs';
-import { formatCommands, formatRates, formatRatios, ratiosOf, summarize, versions } from './report.mjs';
+import {
+  formatColdReads,
+  formatCommands,
+  formatRates,
+  formatRatios,
+  ratiosOf,
+  summarize,
+  versions,
+} from './report.mjs';
 
 const { values: options } = parseArgs({
   options: {
@@ -61,7 +69,7 @@ try {
   const measured = contenders.map((contender, index) => ({
     contender,
     rounds: [],
-    commands: commands[index],
+    ...commands[index],
   }));
   await measure(measured, { ...env, execArgv });
 
@@ -71,7 +79,9 @@ try {
   console.log(
     `\nRatios of requests per second: of the medians of ${settings.rounds} rounds of ${settings.seconds} s; 64 connections.`,
   );
-  console.log(`${formatRatios(ratios)}\n\n${formatRates(results)}\n\n${formatCommands(results)}`);
+  console.log(
+    `${formatRatios(ratios)}\n\n${formatRates(results)}\n\n${formatCommands(results)}\n\n${formatColdReads(results)}`,
+  );
   if (options.json !== undefined) {
     const machine = { ...facts, ...found };
     writeFileSync(
@@ -94,7 +104,8 @@ async function countEach(env) {
     progress(`${contender.name}, Redis commands`);
     const one = await startContender(contender, env);
     running = [one];
-    counted.push(await one.countCommands());
+    const coldReads = contender.cold ? await one.countColdReads() : undefined;
+    counted.push({ commands: await one.countCommands(), coldReads });
     running = [];
     await one.close();
   }

@@ -29,7 +29,7 @@ export function versions() {
 }
 
 /** Medians of a contender's rounds, and the least and most of them. */
-export function summarize({ contender, rounds, commands }) {
+export function summarize({ contender, rounds, commands, coldReads }) {
   const of = (key) => rounds.map((round) => round[key]);
   const middle = (key) => quantile(of(key), 0.5);
   return {
@@ -43,6 +43,7 @@ export function summarize({ contender, rounds, commands }) {
     serverBusy: middle('serverBusy'),
     loadBusy: middle('loadBusy'),
     commands,
+    coldReads,
     rounds,
   };
 }
@@ -122,6 +123,25 @@ export function formatCommands(results) {
         ...(noCommands && { aim: '0', reached: total < NO_COMMANDS }),
       };
     }),
+  );
+}
+
+/** What requests read that come at once and find nothing held: all with one token, and each with its own. */
+export function formatColdReads(results) {
+  return formatFigures(
+    results
+      .filter(({ coldReads }) => coldReads !== undefined)
+      .flatMap(({ name, kind, coldReads: { ofOne, ofEach } }) => {
+        const aim = (most, reads) => kind === 'ours' && { aim: `<= ${most}`, reached: reads <= most };
+        return [
+          {
+            title: `${name}, reads for 64 at once of one cold token`,
+            value: String(ofOne),
+            ...aim(1, ofOne),
+          },
+          { title: `${name}, … of 64 cold tokens`, value: String(ofEach), ...aim(64, ofEach) },
+        ];
+      }),
   );
 }
 

@@ -17,6 +17,9 @@ serve({
     const { user, system } = process.cpuUsage();
     return user + system;
   },
+  cool() {
+    app.cool();
+  },
   async close() {
     await app.close();
   },

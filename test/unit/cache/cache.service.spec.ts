@@ -662,6 +662,60 @@ describe('CacheService: statistics', () => {
     expect(cache.stats()).toMatchObject({ entries: 0, bytes: 0, evictions: 1 });
   });
 
+  it('maxBytes: the least recently used make room, and not one byte more is ever held', () => {
+    const { cache, fill } = openCache({ maxEntries: 0, maxBytes: 10 });
+    const held = () => ['a', 'b', 'c', 'd'].filter((name) => cache.peek(name) !== undefined);
+    fill('a', { data: 'x'.repeat(4) });
+    fill('b', { data: 'x'.repeat(6) });
+    expect([held(), cache.stats()]).toMatchObject([['a', 'b'], { bytes: 10, evictions: 0 }]);
+    cache.get('a');
+    fill('c', { data: 'x' }); // b was used the longest ago
+    expect([held(), cache.stats()]).toMatchObject([['a', 'c'], { bytes: 5, evictions: 1 }]);
+    fill('c', { data: 'é'.repeat(3), version: 11 }); // counted in bytes, and in place of what it replaces
+    expect([held(), cache.stats()]).toMatchObject([['a', 'c'], { bytes: 10, evictions: 1 }]);
+    fill('d', { data: 'x'.repeat(10) });
+    expect([held(), cache.stats()]).toMatchObject([['d'], { entries: 1, bytes: 10, evictions: 3 }]);
+  });
+
+  it('maxBytes: a session with more is not kept, and its older copy goes', () => {
+    const { cache, fill } = openCache({ maxEntries: 0, maxBytes: 10 });
+    fill('a', { data: 'x'.repeat(4) });
+    fill('b', { data: 'x'.repeat(4) });
+    fill('a', { data: 'x'.repeat(11), version: 11 });
+    expect(cache.get('a')).toBeUndefined();
+    expect(cache.get('b')).toBeDefined();
+    expect(cache.stats()).toMatchObject({
+      entries: 1,
+      bytes: 4,
+      skippedFills: 1,
+      refusedFills: 0,
+      evictions: 0,
+    });
+  });
+
+  it('maxBytes and maxEntries: both hold, over any order of fills and ends (property)', () => {
+    const step = fc.record({
+      isEnd: fc.boolean(),
+      name: fc.constantFrom('a', 'b', 'c', 'd', 'e'),
+      version: fc.integer({ min: 1, max: 20 }),
+      length: fc.nat(60),
+    });
+    fc.assert(
+      fc.property(fc.array(step, { maxLength: 60 }), (steps) => {
+        const { cache, source, fill } = openCache({ maxEntries: 3, maxBytes: 50 });
+        for (const { isEnd, name, version, length } of steps) {
+          if (isEnd) source.announce(`id-${name}`, version);
+          else fill(name, { version, data: 'x'.repeat(length) });
+          const { entries, bytes } = cache.stats();
+          expect([entries <= 3, bytes >= 0, bytes <= 50]).toEqual([true, true, true]);
+        }
+        cache.clear();
+        expect(cache.stats()).toMatchObject({ entries: 0, bytes: 0 });
+      }),
+      { numRuns: 200 },
+    );
+  });
+
   it('bytes stay right over any order of fills, ends, writes, epochs and clears (property)', () => {
     const step = fc.record({
       kind: fc.constantFrom('fill', 'fill', 'fill', 'end', 'write', 'epoch', 'clear', 'check', 'late'),

@@ -1,9 +1,10 @@
-import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
+import { createServer, ServerResponse, type IncomingMessage } from 'node:http';
 import { connect, type AddressInfo } from 'node:net';
 import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { describe, expect, it, onTestFinished } from 'vitest';
+import { beforeAll, describe, expect, it, onTestFinished } from 'vitest';
+import { prepareResponses } from '../../../lib/http/gated-prototype.js';
 import { gateResponse, type ResponseGateOwner } from '../../../lib/http/response-gate.js';
 import { waitFor } from '../../support/wait-for.js';
 import { ask, type Answer } from '../../e2e/support/http-client.js';
@@ -37,6 +38,17 @@ class ManualOwner implements ResponseGateOwner {
   }
 }
 
+/** As of Express: what all apps' responses inherit, and what those of one app do. */
+const ofExpress = Object.create(ServerResponse.prototype) as ServerResponse;
+const ofApp = Object.create(ofExpress) as ServerResponse;
+const prepareOnce = () =>
+  prepareResponses({ getType: () => 'express', getInstance: () => ({ response: ofApp }) } as never);
+/** Whether responses inherit the methods of gates. */
+let inherits = false;
+const asFromFramework = (response: ServerResponse): void => {
+  if (inherits) Object.setPrototypeOf(response, ofApp);
+};
+
 type Handler = (response: ServerResponse, incoming: IncomingMessage) => unknown;
 
 /** A server of Node's own; `handler` runs with the gate installed. Its errors come out of `errors`. */
@@ -44,6 +56,7 @@ async function serve(owner: ResponseGateOwner, handler: Handler, before: Handler
   const errors: unknown[] = [];
   const server = createServer((incoming, response) => {
     response.on('error', (error) => errors.push(error));
+    asFromFramework(response);
     before(response, incoming);
     gateResponse(response, owner);
     void (async () => handler(response, incoming))().catch((error: unknown) => errors.push(error));
@@ -138,7 +151,15 @@ const ENTRIES: [name: string, handler: Handler, status: number, text: string][] 
   ],
 ];
 
-describe('gateResponse()', () => {
+describe.each([
+  ['whose methods are put on it', false],
+  ['that inherits them, as from express.response', true],
+])('gateResponse(), for a response %s', (_title, inherited) => {
+  beforeAll(() => {
+    if (inherited) prepareOnce();
+    inherits = inherited;
+  });
+
   describe.each(ENTRIES)('a response that begins with %s', (_name, handler, status, text) => {
     it('goes out as it is when there is nothing to wait for', async () => {
       const owner = new ManualOwner(true);
@@ -627,6 +648,7 @@ describe('gateResponse()', () => {
     let first = true;
     const owner = new ManualOwner();
     const server = createServer((_incoming, response) => {
+      asFromFramework(response);
       if (first) gateResponse(response, owner);
       first = false;
       response.end('all');
@@ -642,5 +664,87 @@ describe('gateResponse()', () => {
     owner.settle.reject(new Error('not saved'));
     await waitFor(() => text.includes('all'));
     expect(text.match(/HTTP\/1\.1 \d+/g)).toEqual(['HTTP/1.1 503', 'HTTP/1.1 200']);
+  });
+});
+
+describe('prepareResponses()', () => {
+  beforeAll(() => {
+    prepareOnce();
+    inherits = true;
+  });
+
+  it('puts nothing on a gated response, and a mounted app’s prototype keeps the gate', async () => {
+    const owner = new ManualOwner(true);
+    owner.lines = [['Set-Cookie', 'sid=1']];
+    let own: string[] = [];
+    const { url } = await serve(owner, (response) => {
+      own = Object.keys(response);
+      Object.setPrototypeOf(response, Object.create(ofApp));
+      response.end('all');
+    });
+    const answer = await ask(url);
+    expect([answer.text, answer.cookies, owner.commits]).toEqual(['all', ['sid=1'], 1]);
+    expect(own.filter((name) => ['writeHead', 'flushHeaders', 'write', 'end'].includes(name))).toEqual([]);
+  });
+
+  it('a second response that somebody made of the same request goes straight through', async () => {
+    const owner = new ManualOwner();
+    const { url } = await serve(owner, (response, incoming) => {
+      const second = new ServerResponse(incoming);
+      asFromFramework(second);
+      second.end('nowhere');
+      expect([second.headersSent, owner.commits]).toEqual([true, 0]);
+      response.end('all');
+    });
+    const answer = ask(url);
+    await waitFor(() => owner.commits === 1);
+    owner.settle.resolve();
+    expect((await answer).text).toBe('all');
+  });
+
+  it('where the app overrides a method of its responses, the gate stands in front of that', async () => {
+    const seen: string[] = [];
+    const owner = new ManualOwner();
+    const { url } = await serve(
+      owner,
+      (response) => response.end('all'),
+      (response) => {
+        const overriding = Object.create(ofApp) as ServerResponse;
+        overriding.end = function (this: ServerResponse, ...args: Parameters<ServerResponse['end']>) {
+          seen.push(`end after ${owner.commits} commits`);
+          return ofExpress.end.apply(this, args);
+        } as never;
+        Object.setPrototypeOf(response, overriding);
+      },
+    );
+    const answer = ask(url);
+    await waitFor(() => owner.commits === 1);
+    expect(seen).toEqual([]);
+    owner.settle.resolve();
+    expect((await answer).text).toBe('all');
+    expect(seen).toEqual(['end after 1 commits']);
+  });
+
+  it('with mayInherit: false the gate outlives a prototype that was not prepared', async () => {
+    const [inner, outer] = [new ManualOwner(true), new ManualOwner(true)];
+    const { url } = await serve(
+      outer,
+      (response) => {
+        Object.setPrototypeOf(response, Object.create(ServerResponse.prototype) as object);
+        response.end('all');
+      },
+      (response) => gateResponse(response, inner, { mayInherit: false }),
+    );
+    expect((await ask(url)).text).toBe('all');
+    expect([inner.commits, outer.commits]).toEqual([1, 1]);
+  });
+
+  it('leaves alone what is no Express app, and what inherits nothing of Node’s responses', () => {
+    const response = Object.create(ServerResponse.prototype) as ServerResponse;
+    prepareResponses(null);
+    prepareResponses({ getType: () => 'fastify', getInstance: () => ({ response }) } as never);
+    prepareResponses({ getType: () => 'express', getInstance: () => ({ response: {} }) } as never);
+    prepareResponses({ getType: () => 'express', getInstance: () => ({}) } as never);
+    expect(Object.keys(Object.getOwnPropertyDescriptors(response))).toEqual([]);
   });
 });

@@ -361,6 +361,15 @@ const WRONG: [title: string, input: unknown, option: string, value: string | Reg
     'got NaN',
     /Write e\.g\. 0\.5/,
   ],
+  ['cache.maxBytes: -1', { cache: { maxBytes: -1 } }, 'cache.maxBytes', 'got -1', /from 0 to/],
+  ['cache.maxBytes: "1MB"', { cache: { maxBytes: '1MB' } }, 'cache.maxBytes', '"1MB"', /whole number/],
+  [
+    'cache.maxBytes with files',
+    { cache: { maxBytes: 1_024, type: 'file' } },
+    'cache.maxBytes',
+    'got 1024',
+    /Set cache\.maxEntries/,
+  ],
   ['cache.maxAge: 0', { cache: { maxAge: 0 } }, 'cache.maxAge', 'got 0', /between 1ms and 1d/],
   ['cache.maxAge: 60', { cache: { maxAge: 60 } }, 'cache.maxAge', 'is 60', /'60s' or '60ms'/],
   ['cache.clearCron: a number', { cache: { clearCron: 5 } }, 'cache.clearCron', 'got 5', /Write e\.g\. '0 4/],
@@ -719,6 +728,7 @@ describe('resolveSessionOptions: what is right', () => {
       sweepIntervalMs: 5_000,
       cache: {
         maxEntries: 10_000,
+        maxBytes: 0,
         ttlRatio: 1,
         maxAgeMs: 60_000,
         clearCron: undefined,
@@ -759,6 +769,7 @@ describe('resolveSessionOptions: what is right', () => {
       resolve({
         cache: {
           maxEntries: undefined,
+          maxBytes: undefined,
           ttlRatio: undefined,
           maxAge: undefined,
           clearCron: undefined,
