@@ -1,7 +1,7 @@
 // A process whose memory is measured: it holds nothing but the app and the tokens, these as bytes.
 import { setTimeout as delay } from 'node:timers/promises';
 import { serve } from '../support/worker-rpc.mjs';
-import { check, openApp } from './kit.mjs';
+import { check, contextOf, openApp } from './kit.mjs';
 import { closedLoop } from './rounds.mjs';
 
 const TOKEN_LENGTH = 44;
@@ -64,17 +64,10 @@ async function readByToken(index) {
 function cookieReader(cookieLength) {
   const own = '; __Host-sid=';
   const others = `others=${'x'.repeat(cookieLength - TOKEN_LENGTH - own.length - 'others='.length)}`;
-  const handler = () => undefined;
   return async (index) => {
     // Through bytes, because a header from the network is one flat string.
     const cookie = Buffer.from(others + own + tokenAt(index)).latin1Slice();
-    const request = { headers: { cookie } };
-    const context = {
-      switchToHttp: () => ({ getRequest: () => request }),
-      getHandler: () => handler,
-      getClass: () => Object,
-    };
-    check((await app.guard.canActivate(context)) === true, 'the guard lets the request through');
+    check((await app.guard.canActivate(contextOf({ headers: { cookie } }))) === true, 'the guard lets the request through');
   };
 }
 

@@ -3,6 +3,7 @@ import 'reflect-metadata';
 import { randomBytes } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
 import { NestFactory } from '@nestjs/core';
+import { ExecutionContextHost } from '@nestjs/core/helpers/execution-context-host.js';
 import {
   CacheService,
   RedisSubscriber,
@@ -90,6 +91,12 @@ export async function createSessions(service, count, userOf = () => null, dataOf
   }
   return tokens;
 }
+
+class Controller {}
+const handler = () => undefined;
+
+/** What Nest hands to a guard. */
+export const contextOf = (request) => new ExecutionContextHost([request, undefined], Controller, handler);
 
 /** A token of the form the package makes, for which there is no session. */
 export function forgeToken() {

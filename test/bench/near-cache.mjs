@@ -1,6 +1,6 @@
 // Families that the near cache answers: hits, the guard, and tokens it knows to be unknown.
 import { closedLoop } from './rounds.mjs';
-import { check, createSessions, forgeToken, makeData, openFor, POOL, rawKeys } from './kit.mjs';
+import { check, contextOf, createSessions, forgeToken, makeData, openFor, POOL, rawKeys } from './kit.mjs';
 
 /** What a lookup returned last: keeps the compiler from leaving the work out. */
 export let sink;
@@ -77,13 +77,14 @@ export async function cache(env) {
     sink = service.getCached(tokens[index]);
     return sink !== null && sink.isNew === false;
   });
-  const requests = tokens.map((token) => contextOf({ headers: { authorization: `Bearer ${token}` } }));
+  const headers = tokens.map((token) => ({ authorization: `Bearer ${token}` }));
+  // As a request comes: nobody has looked for its session yet.
+  const arrive = (index) => contextOf({ headers: headers[index] });
   // canActivate() answers `true`, and not a promise of it, where the near cache does.
-  const guarded = sync((index) => (sink = guard.canActivate(requests[index])) === true);
+  const guarded = sync((index) => (sink = guard.canActivate(arrive(index))) === true);
   const bearer = sync((index) => {
-    const [, token] = /^Bearer +(\S+) *$/i.exec(
-      requests[index].switchToHttp().getRequest().headers.authorization,
-    );
+    const request = arrive(index).switchToHttp().getRequest();
+    const [, token] = /^Bearer +(\S+) *$/i.exec(request.headers.authorization);
     sink = lasting.get(token);
     return sink !== undefined && performance.now() < sink.until;
   });
@@ -105,15 +106,6 @@ export async function cache(env) {
       base: bearer,
     },
   ];
-}
-
-class Controller {}
-const handler = () => undefined;
-
-/** What Nest hands to a guard, as far as ours looks at it. */
-function contextOf(request) {
-  const http = { getRequest: () => request };
-  return { switchToHttp: () => http, getHandler: () => handler, getClass: () => Controller };
 }
 
 export async function forged(env) {
