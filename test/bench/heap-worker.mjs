@@ -67,7 +67,10 @@ function cookieReader(cookieLength) {
   return async (index) => {
     // Through bytes, because a header from the network is one flat string.
     const cookie = Buffer.from(others + own + tokenAt(index)).latin1Slice();
-    check((await app.guard.canActivate(contextOf({ headers: { cookie } }))) === true, 'the guard lets the request through');
+    check(
+      (await app.guard.canActivate(contextOf({ headers: { cookie } }))) === true,
+      'the guard lets the request through',
+    );
   };
 }
 

@@ -65,6 +65,7 @@ export async function openApp(url, options = {}) {
     registry: app.get(SessionRegistry),
     store: app.get(SESSION_STORE),
     cache: app.get(CacheService),
+    subscriber,
     guard: app.get(SessionGuard),
     close: () => app.close(),
   };
