@@ -1,5 +1,6 @@
 // A process through which a day's sessions go: made, read, forgotten and expired, on a clock that this file moves. It puts
 // the package's parts together as SessionModule does, because the module's own clock cannot be moved.
+import { mock } from 'node:test';
 import { CacheService } from '../../dist/cache/cache.service.js';
 import { dataCodecOf } from '../../dist/core/custom-codec.js';
 import { SessionEngine } from '../../dist/core/session-engine.js';
@@ -11,8 +12,10 @@ import { serve } from '../support/worker-rpc.mjs';
 import { check, makeData } from './kit.mjs';
 
 const IDLE_MS = 30 * 60_000;
-/** In how many sweeps the store is brought up to the clock at each turn. */
-const SWEEP_EVERY_MS = 5_000;
+/** Of the moved clock: how often the store prunes what has expired and is swept. */
+const PRUNE_EVERY_MS = 20_000;
+/** The store's own timer, which fires when it is told to. */
+const PRUNE_TIMER_MS = 1_000;
 /** Sessions of each turn; reads go to those of the turns before as well. */
 const TURN = 500;
 
@@ -29,12 +32,15 @@ const source = {
 
 let parts;
 let recent = [];
-let lastSweep = 0;
+let pruned = 0;
+let expired = 0;
 
 serve({
-  open(maxEntries) {
+  async open(maxEntries, maxSessions) {
+    mock.timers.enable({ apis: ['setInterval'] });
     const options = resolveSessionOptions({ idleTimeout: IDLE_MS, cache: { maxEntries } });
-    const store = new MemorySessionStore({ clock });
+    const store = new MemorySessionStore({ clock, maxSessions });
+    await store.open();
     const events = new SessionEvents((error) => {
       throw error;
     });
@@ -58,20 +64,26 @@ serve({
         // One from earlier, as likely as not expired or ended by now.
         if (recent.length > 0) await sessions.get(recent[(made * 7 + index) % recent.length]);
         if (index % 2 === 0) await sessions.destroy(session.token);
+        if (passed - pruned >= PRUNE_EVERY_MS) {
+          pruned = passed;
+          mock.timers.tick(PRUNE_TIMER_MS);
+          await store.sweep(() => expired++, 1);
+        }
       }
       recent = [...recent.slice(-4 * TURN), ...tokens];
-      if (passed - lastSweep >= SWEEP_EVERY_MS) {
-        lastSweep = passed;
-        await store.sweep(() => undefined, 1);
-        // The clock runs faster here than the store's own timer, which is the real one.
-        await new Promise((resolve) => setImmediate(resolve));
-      }
+      await new Promise((resolve) => setImmediate(resolve));
     }
     for (let round = 0; round < 4; round++) globalThis.gc();
     const { rss, heapUsed, external } = process.memoryUsage();
-    return { rss, heapUsed, external, entries: cache.size, stored: await store.length(), hoursPassed: passed / 3_600_000 };
+    return {
+      rss,
+      heapUsed,
+      external,
+      entries: cache.size,
+      stored: await store.length(),
+      expired,
+      hoursPassed: passed / 3_600_000,
+    };
   },
-  close() {
-    parts = undefined;
-  },
+  close: () => parts.store.close(),
 });

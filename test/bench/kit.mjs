@@ -82,11 +82,17 @@ export async function openFor({ url, raw, defer }, options) {
 }
 
 /** Tokens of `count` new sessions. `userOf` gives the user of the n-th; null is nobody. */
-export async function createSessions(service, count, userOf = () => null, dataOf = () => makeData()) {
+export async function createSessions(
+  service,
+  count,
+  userOf = () => null,
+  dataOf = () => makeData(),
+  metadata = undefined,
+) {
   const tokens = [];
   for (let start = 0; start < count; start += 200) {
     const batch = Array.from({ length: Math.min(200, count - start) }, (_, index) =>
-      service.create(dataOf(), { userId: userOf(start + index) }),
+      service.create(dataOf(), { userId: userOf(start + index), ...(metadata && { metadata }) }),
     );
     for (const session of await Promise.all(batch)) tokens.push(session.token);
   }

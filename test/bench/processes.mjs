@@ -100,7 +100,10 @@ async function measureLatency(writer, readers, token) {
   const ms = (value) => `${value.toFixed(2)} ms`;
   const p99 = quantile(sinceCall, 0.99);
   figures.push(
-    { title: `1 writer, ${READERS} readers: copy dropped after the call of save(), p50`, value: ms(quantile(sinceCall, 0.5)) },
+    {
+      title: `1 writer, ${READERS} readers: copy dropped after the call of save(), p50`,
+      value: ms(quantile(sinceCall, 0.5)),
+    },
     { title: '… p99', value: ms(p99), aim: `<= ${AIM_MS} ms`, reached: p99 <= AIM_MS },
     { title: `… the longest of ${sinceCall.length}`, value: ms(quantile(sinceCall, 1)) },
     {

@@ -18,7 +18,15 @@ const run = promisify(execFile);
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 const KINDS = ['bare', 'imported', 'memory', 'redis'];
 /** An app on Express with the memory store needs none of these. */
-const UNUSED = ['ioredis', 'redis', 'fastify', '@nestjs/platform-fastify', 'lmdb', '@nestjs/terminus', 'msgpackr'];
+const UNUSED = [
+  'ioredis',
+  'redis',
+  'fastify',
+  '@nestjs/platform-fastify',
+  'lmdb',
+  '@nestjs/terminus',
+  'msgpackr',
+];
 
 const { values: options } = parseArgs({ options: { quick: { type: 'boolean' }, json: { type: 'string' } } });
 const rounds = options.quick ? 5 : 15;
@@ -53,7 +61,8 @@ async function measureStart() {
   const ms = (value) => `${value.toFixed(1)} ms`;
   const mib = (value) => `${(value / 2 ** 20).toFixed(1)} MiB`;
   const imports = KINDS.slice(1).flatMap((kind) => of(kind, 'importMs'));
-  const memory = (kind, base) => `RSS ${mib(over(kind, base, 'rss'))}, heap ${mib(over(kind, base, 'heapUsed'))}`;
+  const memory = (kind, base) =>
+    `RSS ${mib(over(kind, base, 'rss'))}, heap ${mib(over(kind, base, 'heapUsed'))}`;
   figures.push(
     {
       title: 'a Nest app on Express without the package: imports, start',
@@ -98,7 +107,9 @@ async function start(kind) {
 async function measureSizes() {
   const folder = mkdtempSync(join(tmpdir(), 'sessionkit-bench-pack-'));
   try {
-    const packing = await run('npm', ['pack', '--json', '--silent', '--pack-destination', folder], { cwd: ROOT });
+    const packing = await run('npm', ['pack', '--json', '--silent', '--pack-destination', folder], {
+      cwd: ROOT,
+    });
     const [{ filename, size, unpackedSize, entryCount }] = JSON.parse(packing.stdout);
     const kib = (bytes) => `${(bytes / 1024).toFixed(0)} KiB`;
     figures.push({
@@ -108,7 +119,9 @@ async function measureSizes() {
     writeFileSync(join(folder, 'package.json'), '{ "private": true }\n');
     const quiet = ['--no-audit', '--no-fund', '--silent', '--prefer-offline'];
     // Peers are the app's own: it has Nest, and ioredis where it uses Redis.
-    await run('npm', ['install', '--omit=peer', '--legacy-peer-deps', ...quiet, join(folder, filename)], { cwd: folder });
+    await run('npm', ['install', '--omit=peer', '--legacy-peer-deps', ...quiet, join(folder, filename)], {
+      cwd: folder,
+    });
     const modules = join(folder, 'node_modules');
     const names = readdirSync(modules).filter((name) => !name.startsWith('.'));
     check(names.includes('nestjs-sessionkit'), 'the package was installed');
@@ -122,6 +135,11 @@ async function measureSizes() {
 }
 
 function sizeOf(folder) {
-  const files = readdirSync(folder, { recursive: true, withFileTypes: true }).filter((entry) => entry.isFile());
-  return files.reduce((sum, entry) => sum + statSync(join(entry.parentPath ?? entry.path, entry.name)).size, 0);
+  const files = readdirSync(folder, { recursive: true, withFileTypes: true }).filter((entry) =>
+    entry.isFile(),
+  );
+  return files.reduce(
+    (sum, entry) => sum + statSync(join(entry.parentPath ?? entry.path, entry.name)).size,
+    0,
+  );
 }
