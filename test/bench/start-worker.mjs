@@ -1,5 +1,5 @@
 // A process that starts an app and tells what that took. `node start-worker.mjs bare|imported|memory|redis [url]`
-import { collectScripts } from './scripts.mjs';
+import { loadedPackages } from '../support/loaded-packages.mjs';
 
 const [kind, url] = process.argv.slice(2);
 const began = performance.now();
@@ -23,7 +23,7 @@ const readyAt = performance.now();
 for (let round = 0; round < 3; round++) globalThis.gc();
 const { rss, heapUsed } = process.memoryUsage();
 // After the figures: whoever looks is not counted.
-const packages = await collectScripts();
+const packages = await loadedPackages();
 await app.close();
 process.stdout.write(
   JSON.stringify({

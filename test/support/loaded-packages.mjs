@@ -2,7 +2,7 @@
 import { Session } from 'node:inspector';
 
 /** Packages of which a file has been loaded → number of files; this package's own count as `nestjs-sessionkit`. */
-export async function collectScripts() {
+export async function loadedPackages() {
   const session = new Session();
   const urls = new Set();
   session.connect();
