@@ -6,6 +6,7 @@ import { spawn } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
+import { chooseOnly } from './only.mjs';
 
 const HERE = new URL('./', import.meta.url);
 const path = (name) => fileURLToPath(new URL(name, HERE));
@@ -21,9 +22,8 @@ const path = (name) => fileURLToPath(new URL(name, HERE));
  */
 
 const GC = ['--expose-gc'];
-/** Servers of which the load of a few is enough to compare with others: of a quick run. */
-const HTTP_QUICK =
-  'express/map,express/ours,express/session,express/ours-write,express/session-write,fastify/ours,fastify/session';
+/** Of a quick run: each takes ten seconds. */
+const HTTP_QUICK = 'express/map,express/ours,express/session,express/ours-write,express/session-write';
 
 /** @type {Record<string, Part>} */
 const PARTS = {
@@ -59,12 +59,7 @@ const PARTS = {
 const { values: options } = parseArgs({
   options: { quick: { type: 'boolean' }, full: { type: 'boolean' }, only: { type: 'string' } },
 });
-const names = options.only?.split(',') ?? Object.keys(PARTS);
-const unknown = names.find((name) => !Object.hasOwn(PARTS, name));
-if (unknown !== undefined) {
-  console.error(`--only: "${unknown}" is not known. Known: ${Object.keys(PARTS).join(', ')}.`);
-  process.exit(2);
-}
+const names = chooseOnly(options.only, Object.keys(PARTS));
 for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, () => process.exit(1));
 
 const began = performance.now();

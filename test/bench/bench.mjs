@@ -8,6 +8,7 @@ import { parseArgs } from 'node:util';
 import { Redis } from 'ioredis';
 import { FAMILIES } from './families.mjs';
 import { MEASUREMENTS } from './measurements.mjs';
+import { chooseOnly } from './only.mjs';
 import { commandStats, openRedis, statsBetween } from './redis.mjs';
 import { environment, formatCommands, formatFigures, formatRows } from './report.mjs';
 import { compare } from './rounds.mjs';
@@ -19,13 +20,7 @@ const COUNTED = 1_000;
 const { values: options } = parseArgs({
   options: { quick: { type: 'boolean' }, only: { type: 'string' }, json: { type: 'string' } },
 });
-const known = [...Object.keys(FAMILIES), ...Object.keys(MEASUREMENTS)];
-const names = options.only?.split(',') ?? known;
-const unknown = names.find((name) => !known.includes(name));
-if (unknown !== undefined) {
-  console.error(`--only: "${unknown}" is not known. Known: ${known.join(', ')}.`);
-  process.exit(2);
-}
+const names = chooseOnly(options.only, [...Object.keys(FAMILIES), ...Object.keys(MEASUREMENTS)]);
 const settings = options.quick
   ? { rounds: 9, sampleMs: 30, warmUpMs: 100 }
   : { rounds: 11, sampleMs: 120, warmUpMs: 400 };

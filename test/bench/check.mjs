@@ -9,6 +9,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs, promisify } from 'node:util';
 import { FAMILIES } from './families.mjs';
+import { chooseOnly } from './only.mjs';
 import { bestOf, compareRatios, ratiosOf, TOLERANCE } from './regressions.mjs';
 
 const run = promisify(execFile);
@@ -18,12 +19,7 @@ const BENCH = fileURLToPath(new URL('bench.mjs', import.meta.url));
 const BASELINE_RUNS = 3;
 
 const { values: options } = parseArgs({ options: { update: { type: 'boolean' }, only: { type: 'string' } } });
-const families = options.only?.split(',') ?? Object.keys(FAMILIES);
-const unknown = families.find((name) => !Object.hasOwn(FAMILIES, name));
-if (unknown !== undefined) {
-  console.error(`--only: "${unknown}" is not known. Known: ${Object.keys(FAMILIES).join(', ')}.`);
-  process.exit(2);
-}
+const families = chooseOnly(options.only, Object.keys(FAMILIES));
 process.exitCode = options.update ? await update() : await compare();
 
 async function measure(names) {

@@ -5,6 +5,7 @@ import { check, contextOf, openApp } from './kit.mjs';
 import { closedLoop } from './rounds.mjs';
 
 const TOKEN_LENGTH = 44;
+const COOKIE = 'sid';
 /** Fewer than the files that may be written at once, or copies are refused. */
 const CHUNK = 200;
 const MAX_PASSES = 5;
@@ -36,7 +37,10 @@ serve({
   close: () => app.close(),
 });
 
-const open = async (url, options) => ({ ...(await openApp(url, options)), options });
+const open = async (url, options) => ({
+  ...(await openApp(url, { ...options, cookie: { name: COOKIE } })),
+  options,
+});
 
 /** Reads sessions from the store, again where copies were refused because too many files were being written. */
 async function fill(from, to, cookieLength) {
@@ -62,7 +66,7 @@ async function readByToken(index) {
 
 /** As a request does: the token is cut out of a Cookie header by the guard. */
 function cookieReader(cookieLength) {
-  const own = '; __Host-sid=';
+  const own = `; ${COOKIE}=`;
   const others = `others=${'x'.repeat(cookieLength - TOKEN_LENGTH - own.length - 'others='.length)}`;
   return async (index) => {
     // Through bytes, because a header from the network is one flat string.

@@ -87,7 +87,7 @@ export async function createSessions(
   count,
   userOf = () => null,
   dataOf = () => makeData(),
-  metadata = undefined,
+  metadata,
 ) {
   const tokens = [];
   for (let start = 0; start < count; start += 200) {

@@ -2,15 +2,13 @@
 //
 // What a session takes in Redis, by option and beside the other packages; what it takes in other packages' caches (ours
 // is `npm run bench -- --only heap`); and whether a day's sessions leave anything behind in a process.
-import { writeFileSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
-import { Redis } from 'ioredis';
 import { resolveSessionOptions } from '../../dist/options/resolve-session-options.js';
+import { printFigures } from './figures.mjs';
 import { check, createSessions, makeData, openApp } from './kit.mjs';
 import { CONTENDERS } from './peers/contenders.mjs';
-import { deleteByPrefix, openRedis } from './redis.mjs';
-import { environment, formatFigures } from './report.mjs';
+import { deleteByPrefix } from './redis.mjs';
 import { closedLoop } from './rounds.mjs';
 import { startWorker } from './workers.mjs';
 
@@ -35,26 +33,15 @@ const churned = options.full ? 10_000_000 : options.quick ? 160_000 : 1_000_000;
 const stored = options.quick ? 5_000 : 20_000;
 const held = options.quick ? 20_000 : 100_000;
 
-const redis = await openRedis();
-const raw = new Redis(redis.url);
-const figures = [];
-try {
-  const { facts, lines } = await environment(raw, redis);
-  console.log(lines.filter((line) => !line.startsWith('No --expose-gc')).join('\n'));
-  await measureRedis();
-  await measureCaches();
-  await measureChurn();
-  if (options.json !== undefined)
-    writeFileSync(options.json, `${JSON.stringify({ machine: facts, figures }, null, 2)}\n`);
-} finally {
-  if (figures.length > 0) console.log(`\n${formatFigures(figures)}`);
-  raw.disconnect();
-  await redis.stop();
-}
+await printFigures(options, async (env) => {
+  await measureRedis(env);
+  await measureCaches(env);
+  await measureChurn(env);
+});
 process.exit(); // session-token has timers that nothing stops
 
 /** Once what was deleted has been freed, which Redis does behind the answer, and buffers have come to rest. */
-async function usedMemory() {
+async function usedMemory(raw) {
   const look = async () => Number(/^used_memory:(\d+)/m.exec(await raw.info('memory'))[1]);
   let least = await look();
   for (let unchanged = 0; unchanged < 5; unchanged++) {
@@ -66,14 +53,14 @@ async function usedMemory() {
   return least;
 }
 
-async function bytesEach(fill) {
-  const before = await usedMemory();
+async function bytesEach(raw, fill) {
+  const before = await usedMemory(raw);
   await fill();
-  return ((await usedMemory()) - before) / stored;
+  return ((await usedMemory(raw)) - before) / stored;
 }
 
 /** Ours by option; another's as its families make them. */
-async function measureRedis() {
+async function measureRedis({ url, raw, figures }) {
   const anonymous = { userOf: () => null };
   const variants = {
     'of a user': {},
@@ -83,9 +70,9 @@ async function measureRedis() {
     'of a user, index: false': { options: { index: false } },
     'anonymous, index: false': { ...anonymous, options: { index: false } },
   };
-  await ourBytes({}); // tables grow, scripts are loaded
+  await ourBytes({ url, raw }, {}); // tables grow, scripts are loaded
   for (const [title, variant] of Object.entries(variants)) {
-    const bytes = await ourBytes(variant);
+    const bytes = await ourBytes({ url, raw }, variant);
     figures.push({
       title: `bytes in Redis, ${DATA_BYTES} bytes of data: ours, ${title}`,
       value: bytes === undefined ? 'the option is refused' : Math.round(bytes).toLocaleString('en-GB'),
@@ -93,15 +80,18 @@ async function measureRedis() {
   }
   for (const [name, open] of Object.entries(CONTENDERS)) {
     if (name === 'nestjs-sessionkit') continue;
-    const contender = await open({ url: redis.url, raw, cached: false });
-    const bytes = await bytesEach(() => closedLoop(stored, 64, (index) => contender.create(index)));
+    const contender = await open({ url, raw, cached: false });
+    const bytes = await bytesEach(raw, () => closedLoop(stored, 64, (index) => contender.create(index)));
     await contender.clear();
     await contender.close();
     figures.push({ title: `… ${name}`, value: Math.round(bytes).toLocaleString('en-GB') });
   }
 }
 
-async function ourBytes({ options: more = {}, metadata, userOf = (index) => `user-${index % 500}` }) {
+async function ourBytes(
+  { url, raw },
+  { options: more = {}, metadata, userOf = (index) => `user-${index % 500}` },
+) {
   const settings = { cache: false, sweepInterval: '1h', ...more };
   try {
     resolveSessionOptions(settings);
@@ -109,9 +99,9 @@ async function ourBytes({ options: more = {}, metadata, userOf = (index) => `use
     if (error.code === 'SESSION_OPTIONS') return undefined;
     throw error;
   }
-  const app = await openApp(redis.url, settings);
+  const app = await openApp(url, settings);
   try {
-    return await bytesEach(async () => {
+    return await bytesEach(raw, async () => {
       await createSessions(app.service, stored, userOf, () => makeData(1_000_000, DATA_BYTES), metadata);
       await app.registry.count({ activeWithin: '1h' }).catch(() => undefined); // what is written a moment later, now
       await delay(1_500);
@@ -122,7 +112,7 @@ async function ourBytes({ options: more = {}, metadata, userOf = (index) => `use
   }
 }
 
-async function measureCaches() {
+async function measureCaches({ figures }) {
   const first = await startWorker('./peers/heap-worker.mjs', ['--expose-gc']);
   const names = await first.call('names');
   await first.stop();
@@ -140,7 +130,7 @@ async function measureCaches() {
   }
 }
 
-async function measureChurn() {
+async function measureChurn({ figures }) {
   const node = await startWorker('churn-worker.mjs', ['--expose-gc']);
   const parts = [];
   try {

@@ -6,6 +6,7 @@ import { writeFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import { Redis } from 'ioredis';
 import { check } from './kit.mjs';
+import { chooseOnly } from './only.mjs';
 import { NOTES } from './peers/contenders.mjs';
 import { coalescing, FAMILIES } from './peers/families.mjs';
 import { openRedis } from './redis.mjs';
@@ -27,15 +28,9 @@ const VERSIONS = [
 const { values: options } = parseArgs({
   options: { quick: { type: 'boolean' }, only: { type: 'string' }, json: { type: 'string' } },
 });
-const known = [...Object.keys(FAMILIES), 'together'];
-const names = options.only?.split(',') ?? known;
-const unknown = names.find((name) => !known.includes(name));
-if (unknown !== undefined) {
-  console.error(`--only: "${unknown}" is not known. Known: ${known.join(', ')}.`);
-  process.exit(2);
-}
+const names = chooseOnly(options.only, [...Object.keys(FAMILIES), 'together']);
 const settings = options.quick
-  ? { rounds: 7, sampleMs: 25, warmUpMs: 60 }
+  ? { rounds: 5, sampleMs: 25, warmUpMs: 60 }
   : { rounds: 15, sampleMs: 80, warmUpMs: 300 };
 
 const redis = await openRedis();

@@ -20,7 +20,7 @@ serve({
     // After the near cache's own listener: by now it has dropped the copy.
     app.subscriber.onInvalidation(() => {
       heardAt.push(now());
-      if (refill !== undefined) setImmediate(refill);
+      if (refill !== undefined) setImmediate(() => refill?.());
     });
   },
   async create(count) {

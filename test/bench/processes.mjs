@@ -2,13 +2,10 @@
 //
 // Eight processes that hold a copy and one that writes, on one Redis: how soon the copies go, what a write and an idle
 // process cost the server, and from that what 10, 100 and 1,000 processes would.
-import { writeFileSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
-import { Redis } from 'ioredis';
+import { printFigures } from './figures.mjs';
 import { check, newPrefix } from './kit.mjs';
-import { openRedis } from './redis.mjs';
-import { environment, formatFigures } from './report.mjs';
 import { quantile } from './rounds.mjs';
 import { startWorker } from './workers.mjs';
 
@@ -26,58 +23,51 @@ const settings = options.quick
   : { writes: 4_000, flood: 20_000, idleMs: 10_000, repeats: 5 };
 
 process.setMaxListeners(READERS + 20); // each process started here is ended on exit
-const redis = await openRedis();
-const raw = new Redis(redis.url);
 const nodes = [];
-const figures = [];
-try {
-  const { facts, lines } = await environment(raw, redis);
-  console.log(lines.filter((line) => !line.startsWith('No --expose-gc')).join('\n'));
-  const prefix = newPrefix();
-  const writer = await open(prefix);
-  const tokens = await writer.call('create', SESSIONS);
-  const costs = [];
-  for (const processes of [1, 1 + READERS / 2, 1 + READERS]) {
-    while (nodes.length < processes) await open(prefix);
-    costs.push({ processes, ...(await measureCost(writer)) });
+await printFigures(options, async ({ url, raw, figures }) => {
+  try {
+    const prefix = newPrefix();
+    const open = () => openNode(url, prefix);
+    const writer = await open();
+    const tokens = await writer.call('create', SESSIONS);
+    const costs = [];
+    for (const processes of [1, 1 + READERS / 2, 1 + READERS]) {
+      while (nodes.length < processes) await open();
+      costs.push({ processes, ...(await measureCost(raw, writer)) });
+    }
+    figures.push(...(await measureLatency(writer, nodes.slice(1), tokens[0])), ...derive(costs));
+    await Promise.all(nodes.map((node) => node.call('close')));
+    return { settings, costs };
+  } finally {
+    await Promise.all(nodes.map((node) => node.stop()));
   }
-  await measureLatency(writer, nodes.slice(1), tokens[0]);
-  derive(costs);
-  if (options.json !== undefined)
-    writeFileSync(options.json, `${JSON.stringify({ machine: facts, settings, costs, figures }, null, 2)}\n`);
-  await Promise.all(nodes.map((node) => node.call('close')));
-} finally {
-  if (figures.length > 0) console.log(`\n${formatFigures(figures)}`);
-  await Promise.all(nodes.map((node) => node.stop()));
-  raw.disconnect();
-  await redis.stop();
-}
+});
 
-async function open(keyPrefix) {
+async function openNode(url, keyPrefix) {
   const node = await startWorker('process-worker.mjs');
   nodes.push(node);
-  await node.call('open', redis.url, { keyPrefix });
+  await node.call('open', url, { keyPrefix });
   return node;
 }
 
 /** Microseconds of the server's processor time since its start. */
-async function serverCpu() {
+async function serverCpu(raw) {
   const info = await raw.info('cpu');
   const seconds = (name) => Number(new RegExp(`^${name}:([\\d.]+)`, 'm').exec(info)[1]);
   return (seconds('used_cpu_user') + seconds('used_cpu_sys')) * 1e6;
 }
 
-async function cpuDuring(work) {
-  const [began, before] = [performance.now(), await serverCpu()];
+async function cpuDuring(raw, work) {
+  const [began, before] = [performance.now(), await serverCpu(raw)];
   await work();
-  return { us: (await serverCpu()) - before, ms: performance.now() - began };
+  return { us: (await serverCpu(raw)) - before, ms: performance.now() - began };
 }
 
-async function measureCost(writer) {
-  const idle = await cpuDuring(() => delay(settings.idleMs));
+async function measureCost(raw, writer) {
+  const idle = await cpuDuring(raw, () => delay(settings.idleMs));
   const perWrite = [];
   for (let repeat = 0; repeat < settings.repeats; repeat++) {
-    const busy = await cpuDuring(() => writer.call('flood', settings.flood, CONCURRENCY));
+    const busy = await cpuDuring(raw, () => writer.call('flood', settings.flood, CONCURRENCY));
     perWrite.push((busy.us - (idle.us / idle.ms) * busy.ms) / settings.flood);
   }
   return { usPerWrite: quantile(perWrite, 0.5), usPerIdleSecond: (idle.us / idle.ms) * 1_000 };
@@ -99,7 +89,7 @@ async function measureLatency(writer, readers, token) {
   }
   const ms = (value) => `${value.toFixed(2)} ms`;
   const p99 = quantile(sinceCall, 0.99);
-  figures.push(
+  return [
     {
       title: `1 writer, ${READERS} readers: copy dropped after the call of save(), p50`,
       value: ms(quantile(sinceCall, 0.5)),
@@ -110,12 +100,13 @@ async function measureLatency(writer, readers, token) {
       title: '… after the answer of save(), p50, p99',
       value: `${ms(quantile(sinceAnswer, 0.5))}, ${ms(quantile(sinceAnswer, 0.99))}`,
     },
-  );
+  ];
 }
 
 /** A write costs the server the same whoever listens, and something for each listener; a process that idles, its heartbeats. */
 function derive(costs) {
   const [alone, , all] = costs;
+  const figures = [];
   for (const { processes, usPerWrite, usPerIdleSecond } of costs) {
     figures.push({
       title: `measured: ${processes} ${processes === 1 ? 'process' : 'processes'}`,
@@ -141,4 +132,5 @@ function derive(costs) {
         `at most ${Math.round(most).toLocaleString('en-GB')} saves a second of all together`,
     });
   }
+  return figures;
 }

@@ -8,10 +8,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs, promisify } from 'node:util';
-import { Redis } from 'ioredis';
+import { printFigures } from './figures.mjs';
 import { check } from './kit.mjs';
-import { openRedis } from './redis.mjs';
-import { environment, formatFigures } from './report.mjs';
 import { quantile } from './rounds.mjs';
 
 const run = promisify(execFile);
@@ -29,29 +27,18 @@ const UNUSED = [
 ];
 
 const { values: options } = parseArgs({ options: { quick: { type: 'boolean' }, json: { type: 'string' } } });
-const rounds = options.quick ? 5 : 15;
+const rounds = options.quick ? 3 : 15;
 
-const redis = await openRedis();
-const raw = new Redis(redis.url);
-const figures = [];
-try {
-  const { facts, lines } = await environment(raw, redis);
-  console.log(lines.filter((line) => !line.startsWith('No --expose-gc')).join('\n'));
-  await measureStart();
-  await measureSizes();
-  if (options.json !== undefined)
-    writeFileSync(options.json, `${JSON.stringify({ machine: facts, figures }, null, 2)}\n`);
-} finally {
-  if (figures.length > 0) console.log(`\n${formatFigures(figures)}`);
-  raw.disconnect();
-  await redis.stop();
-}
+await printFigures(options, async (env) => {
+  await measureStart(env);
+  await measureSizes(env);
+});
 
-async function measureStart() {
+async function measureStart({ url, figures }) {
   const samples = Object.fromEntries(KINDS.map((kind) => [kind, []]));
   for (let round = -1; round < rounds; round++) {
     for (const kind of KINDS) {
-      const sample = await start(kind);
+      const sample = await start(kind, url);
       if (round >= 0) samples[kind].push(sample); // the first fills the file system's cache
     }
   }
@@ -96,15 +83,15 @@ async function measureStart() {
   );
 }
 
-async function start(kind) {
+async function start(kind, url) {
   const worker = fileURLToPath(new URL('start-worker.mjs', import.meta.url));
-  const { stdout } = await run(process.execPath, ['--expose-gc', worker, kind, redis.url], {
+  const { stdout } = await run(process.execPath, ['--expose-gc', worker, kind, url], {
     env: { ...process.env, NODE_ENV: 'development' },
   });
   return JSON.parse(stdout);
 }
 
-async function measureSizes() {
+async function measureSizes({ figures }) {
   const folder = mkdtempSync(join(tmpdir(), 'sessionkit-bench-pack-'));
   try {
     const packing = await run('npm', ['pack', '--json', '--silent', '--pack-destination', folder], {

@@ -1,6 +1,7 @@
 // The families of the comparison: what every contender does in turn, and how each sample proves that it was done.
 import { LRUCache } from 'lru-cache';
 import { check, makeData, POOL } from '../kit.mjs';
+import { awaited, looped, ROUND } from '../lookups.mjs';
 import { commandStats, statsBetween } from '../redis.mjs';
 import { closedLoop, quantile } from '../rounds.mjs';
 import { CONTENDERS } from './contenders.mjs';
@@ -52,8 +53,6 @@ async function fill(contender, count) {
 
 // --- without Redis ----------------------------------------------------------------------------------------------------
 
-/** Sessions that lookups go round; a power of two, so that no division is measured. */
-const ROUND = 1_024;
 const X = 1_000_000;
 
 async function warm(env) {
@@ -98,32 +97,6 @@ async function warm(env) {
     { title: 'warm get, then the first read of the data', sides: reads, local: true },
     { title: 'warm get, synchronous', sides: sync, local: true, sync: true },
   ];
-}
-
-/** Sides that look up, each with loops of its own, or the compiler would mix up what it learns of them. */
-function awaited(lookup) {
-  let found = 0;
-  const work = async (count, concurrency, worker) => {
-    for (let index = worker; index < count; index += concurrency)
-      if (await lookup(index & (ROUND - 1))) found++;
-  };
-  return {
-    prepare: () => (found = 0),
-    run: (count, concurrency) =>
-      Promise.all(Array.from({ length: concurrency }, (_, worker) => work(count, concurrency, worker))),
-    verify: (count) => check(found === count, `${found} of ${count} lookups found their session`),
-  };
-}
-
-function looped(lookup) {
-  let found = 0;
-  return {
-    prepare: () => (found = 0),
-    run: (count) => {
-      for (let index = 0; index < count; index++) if (lookup(index & (ROUND - 1))) found++;
-    },
-    verify: (count) => check(found === count, `${found} of ${count} lookups found their session`),
-  };
 }
 
 // --- with Redis -------------------------------------------------------------------------------------------------------
