@@ -4,7 +4,7 @@
 // with 1 then. What fell is measured once more before it is believed. Not part of `npm test`: a busy machine can fail it.
 import { execFile } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { availableParallelism, loadavg, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs, promisify } from 'node:util';
@@ -84,6 +84,9 @@ async function compare() {
     console.log(`No ratio fell by more than ${TOLERANCE * 100} %.`);
     return 0;
   }
+  const [load] = loadavg();
+  if (load > availableParallelism() / 2)
+    console.error(`\nThe machine is busy (load ${load.toFixed(1)}): this may be noise.`);
   console.error(`\nFell by more than ${TOLERANCE * 100} %, twice:`);
   for (const { name, was, is, fall } of fallen)
     console.error(`- ${name}: ${was} -> ${is ?? 'not measured'} (-${(fall * 100).toFixed(0)} %)`);

@@ -98,7 +98,7 @@ export function formatRows(results) {
 
 /** One race: every side's operations per second, and its ratio to the first's; the best other package beside ours. */
 export function formatRace({ title, concurrency, sync, aim, rounds, rows }, ours) {
-  const header = ['', 'ops/s', 'µs', 'CPU µs', 'ratio', 'quartiles', 'aim', ''];
+  const header = ['', 'ops/s', 'µs', 'CPU µs', 'ratio', 'quartiles', 'by CPU', 'aim', ''];
   const cells = rows.map((row) => {
     const wanted = row.name === ours && aim !== undefined;
     return [
@@ -108,6 +108,7 @@ export function formatRace({ title, concurrency, sync, aim, rounds, rows }, ours
       time(row.cpuUsPerOp),
       row.ratio.toFixed(2),
       `${row.low.toFixed(2)}-${row.high.toFixed(2)}`,
+      row.byCpu.toFixed(2),
       wanted ? `>= ${aim.toFixed(2)}` : '',
       wanted ? (row.ratio >= aim ? 'reached' : 'NOT REACHED') : '',
     ];
@@ -115,7 +116,7 @@ export function formatRace({ title, concurrency, sync, aim, rounds, rows }, ours
   const where = sync ? 'no await' : `concurrency ${concurrency}`;
   return [
     `${title}; ${where}; medians of ${rounds} rounds, ratios of operations per second to ${rows[0].name}`,
-    table([header, ...cells], new Set([0, 7])),
+    table([header, ...cells], new Set([0, 8])),
   ].join('\n');
 }
 

@@ -85,13 +85,17 @@ export async function compare({ ours, base }, concurrency, settings) {
   };
 }
 
-/** The first's operations per second over the second's. */
+/**
+ * The first's operations per second over the second's. `byCpu` is the same by this process's own CPU time, of each side's
+ * least disturbed sample: what it would be if the machine did nothing else and Redis took no time.
+ */
 export function ratioOf(one, other) {
   const ratios = one.samplesNs.map((ns, round) => other.samplesNs[round] / ns);
   return {
     ratio: other.usPerOp / one.usPerOp,
     low: quantile(ratios, 0.25),
     high: quantile(ratios, 0.75),
+    byCpu: other.leastCpuUs / one.leastCpuUs,
   };
 }
 
@@ -106,6 +110,7 @@ function describe(samples, count) {
     opsPerSecond: 1e9 / ns,
     usPerOp: ns / 1e3,
     cpuUsPerOp: median(samples.map((one) => one.cpuUs)),
+    leastCpuUs: Math.min(...samples.map((one) => one.cpuUs)),
     opsPerSample: count,
     samplesNs: samples.map((one) => one.ns),
   };
