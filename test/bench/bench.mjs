@@ -8,6 +8,7 @@ import { parseArgs } from 'node:util';
 import { Redis } from 'ioredis';
 import { FAMILIES } from './families.mjs';
 import { MEASUREMENTS } from './measurements.mjs';
+import { chooseOnly } from './only.mjs';
 import { commandStats, openRedis, statsBetween } from './redis.mjs';
 import { environment, formatCommands, formatFigures, formatRows } from './report.mjs';
 import { compare } from './rounds.mjs';
@@ -19,13 +20,7 @@ const COUNTED = 1_000;
 const { values: options } = parseArgs({
   options: { quick: { type: 'boolean' }, only: { type: 'string' }, json: { type: 'string' } },
 });
-const known = [...Object.keys(FAMILIES), ...Object.keys(MEASUREMENTS)];
-const names = options.only?.split(',') ?? known;
-const unknown = names.find((name) => !known.includes(name));
-if (unknown !== undefined) {
-  console.error(`--only: "${unknown}" is not known. Known: ${known.join(', ')}.`);
-  process.exit(2);
-}
+const names = chooseOnly(options.only, [...Object.keys(FAMILIES), ...Object.keys(MEASUREMENTS)]);
 const settings = options.quick
   ? { rounds: 9, sampleMs: 30, warmUpMs: 100 }
   : { rounds: 11, sampleMs: 120, warmUpMs: 400 };
@@ -63,7 +58,7 @@ async function runFamily(name) {
   const measured = [];
   try {
     const rows = await FAMILIES[name]({ url: redis.url, raw, defer: (close) => closers.push(close) });
-    for (const { title, against, aim, sync = false, local = false, maxCount, ours, base } of rows) {
+    for (const { title, against, aim, aimAlone, sync = false, local = false, maxCount, ours, base } of rows) {
       // Lookups take nanoseconds: many to a sample. Keys are made and removed: few enough to stay in memory.
       const mostPerSample = maxCount ?? (local ? 20_000_000 : 6_000);
       for (const concurrency of sync ? [1] : CONCURRENCIES) {
@@ -74,7 +69,7 @@ async function runFamily(name) {
         });
         const counted = concurrency === CONCURRENCIES[0] && !local;
         const commands = counted && { ours: await countCommands(ours), base: await countCommands(base) };
-        const wanted = sync || concurrency === CONCURRENCIES[0] ? aim : undefined;
+        const wanted = sync || concurrency === CONCURRENCIES[0] ? aim : aimAlone;
         measured.push({
           family: name,
           title,

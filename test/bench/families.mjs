@@ -28,6 +28,7 @@ const nobody = () => null;
  * @property {string} title
  * @property {string} against the baseline, in words
  * @property {number} [aim] least ratio wanted at concurrency 64; absent: for information
+ * @property {number} [aimAlone] the same at concurrency 1
  * @property {boolean} [sync] does not await, so that concurrency means nothing
  * @property {boolean} [local] never asks Redis
  * @property {number} [maxCount] most operations to a sample, where only one side asks Redis
@@ -74,7 +75,9 @@ async function get(env) {
       }),
     verify,
   };
-  return [{ title: 'get, from Redis', against: `GET of ${bytes} bytes`, aim: 0.75, ours, base }];
+  return [
+    { title: 'get, from Redis', against: `GET of ${bytes} bytes`, aim: 0.85, aimAlone: 0.78, ours, base },
+  ];
 }
 
 // --- creating and ending --------------------------------------------------------------------------------------------
@@ -82,7 +85,7 @@ async function get(env) {
 async function create(env) {
   const [app, uncached] = [await openFor(env), await openFor(env, { cache: false })];
   const base = rawSet(env.raw, app.prefix);
-  const row = (title, { service, store, registry }, userOf, aim) => {
+  const row = (title, { service, store, registry }, userOf, aims) => {
     let last;
     const ours = {
       run: (count, concurrency) =>
@@ -102,11 +105,11 @@ async function create(env) {
         await store.clear();
       },
     };
-    return { title, against: 'SET EX', aim, ours, base };
+    return { title, against: 'SET EX', ...aims, ours, base };
   };
   return [
-    row('create, of a user', app, someUser, 0.6),
-    row('create, anonymous', app, nobody, 0.6),
+    row('create, of a user', app, someUser, { aim: 0.75, aimAlone: 0.6 }),
+    row('create, anonymous', app, nobody, { aim: 0.75, aimAlone: 0.6 }),
     row('create, of a user, cache off', uncached, someUser),
   ];
 }
@@ -219,8 +222,8 @@ async function save(env) {
     return { title, against: 'SET EX', aim, ours, base };
   };
   return [
-    await row('save of one field, anonymous', app, nobody, 0.5),
-    await row('save of one field, of a user', app, someUser, 0.5),
+    await row('save of one field, anonymous', app, nobody, 0.6),
+    await row('save of one field, of a user', app, someUser, 0.6),
     await row('save of one field, cache off', uncached, nobody),
   ];
 }

@@ -1,10 +1,11 @@
 // A process whose memory is measured: it holds nothing but the app and the tokens, these as bytes.
 import { setTimeout as delay } from 'node:timers/promises';
 import { serve } from '../support/worker-rpc.mjs';
-import { check, openApp } from './kit.mjs';
+import { check, contextOf, openApp } from './kit.mjs';
 import { closedLoop } from './rounds.mjs';
 
 const TOKEN_LENGTH = 44;
+const COOKIE = 'sid';
 /** Fewer than the files that may be written at once, or copies are refused. */
 const CHUNK = 200;
 const MAX_PASSES = 5;
@@ -36,7 +37,10 @@ serve({
   close: () => app.close(),
 });
 
-const open = async (url, options) => ({ ...(await openApp(url, options)), options });
+const open = async (url, options) => ({
+  ...(await openApp(url, { ...options, cookie: { name: COOKIE } })),
+  options,
+});
 
 /** Reads sessions from the store, again where copies were refused because too many files were being written. */
 async function fill(from, to, cookieLength) {
@@ -62,19 +66,15 @@ async function readByToken(index) {
 
 /** As a request does: the token is cut out of a Cookie header by the guard. */
 function cookieReader(cookieLength) {
-  const own = '; __Host-sid=';
+  const own = `; ${COOKIE}=`;
   const others = `others=${'x'.repeat(cookieLength - TOKEN_LENGTH - own.length - 'others='.length)}`;
-  const handler = () => undefined;
   return async (index) => {
     // Through bytes, because a header from the network is one flat string.
     const cookie = Buffer.from(others + own + tokenAt(index)).latin1Slice();
-    const request = { headers: { cookie } };
-    const context = {
-      switchToHttp: () => ({ getRequest: () => request }),
-      getHandler: () => handler,
-      getClass: () => Object,
-    };
-    check((await app.guard.canActivate(context)) === true, 'the guard lets the request through');
+    check(
+      (await app.guard.canActivate(contextOf({ headers: { cookie } }))) === true,
+      'the guard lets the request through',
+    );
   };
 }
 

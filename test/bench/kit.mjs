@@ -3,6 +3,7 @@ import 'reflect-metadata';
 import { randomBytes } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
 import { NestFactory } from '@nestjs/core';
+import { ExecutionContextHost } from '@nestjs/core/helpers/execution-context-host.js';
 import {
   CacheService,
   RedisSubscriber,
@@ -64,6 +65,7 @@ export async function openApp(url, options = {}) {
     registry: app.get(SessionRegistry),
     store: app.get(SESSION_STORE),
     cache: app.get(CacheService),
+    subscriber,
     guard: app.get(SessionGuard),
     close: () => app.close(),
   };
@@ -80,16 +82,28 @@ export async function openFor({ url, raw, defer }, options) {
 }
 
 /** Tokens of `count` new sessions. `userOf` gives the user of the n-th; null is nobody. */
-export async function createSessions(service, count, userOf = () => null, dataOf = () => makeData()) {
+export async function createSessions(
+  service,
+  count,
+  userOf = () => null,
+  dataOf = () => makeData(),
+  metadata,
+) {
   const tokens = [];
   for (let start = 0; start < count; start += 200) {
     const batch = Array.from({ length: Math.min(200, count - start) }, (_, index) =>
-      service.create(dataOf(), { userId: userOf(start + index) }),
+      service.create(dataOf(), { userId: userOf(start + index), ...(metadata && { metadata }) }),
     );
     for (const session of await Promise.all(batch)) tokens.push(session.token);
   }
   return tokens;
 }
+
+class Controller {}
+const handler = () => undefined;
+
+/** What Nest hands to a guard. */
+export const contextOf = (request) => new ExecutionContextHost([request, undefined], Controller, handler);
 
 /** A token of the form the package makes, for which there is no session. */
 export function forgeToken() {

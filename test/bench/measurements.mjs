@@ -75,10 +75,11 @@ async function revocation({ url, raw, quick, progress }) {
   ];
 }
 
-const DATA_BYTES = 200;
+const DATA_BYTES = 220;
 /** With other cookies beside the session's, as headers are. */
 const COOKIE_LENGTH = 420;
-const AIM_BYTES = 1_228.8; // 1.2 KiB
+/** A copy all told; in files what stays in memory is no less, and the file system's own is not counted. */
+const AIM_BYTES = 700;
 
 /** Collecting the garbage of all copies takes its time; a lease that ended meanwhile would refuse copies. */
 const PATIENT = { leaseMs: 60_000 };
@@ -142,7 +143,7 @@ async function measureHeap({ title, cookieLength, aims, url, count, bytes, optio
     const size = {
       title: `bytes a copy, ${title}`,
       value: `${Math.round(perSession)} (${detail})`,
-      ...(aims && { aim: '<= 1,229', reached: perSession <= AIM_BYTES }),
+      ...(aims && { aim: `<= ${AIM_BYTES}`, reached: perSession <= AIM_BYTES }),
     };
     if (over === undefined) return [size];
     const bound = {

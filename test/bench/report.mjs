@@ -36,9 +36,21 @@ export async function environment(client, { own }) {
   };
 }
 
+/**
+ * Versions of packages as a file of `folder` would find them.
+ *
+ * @param {string[]} names
+ * @param {URL} folder
+ */
+export function versionsOf(names, folder) {
+  const found = Object.fromEntries(names.map((name) => [name, versionOf(name, createRequire(folder))]));
+  const line = Object.entries(found).map(([name, version]) => `${name} ${version}`);
+  return { found, line: line.join(', ') };
+}
+
 /** By file, not through `exports`: not every package lists its package.json there. */
-function versionOf(name) {
-  const paths = require.resolve.paths(name) ?? [];
+function versionOf(name, from = require) {
+  const paths = from.resolve.paths(name) ?? [];
   const own = join(dirname(new URL(import.meta.url).pathname), '..', '..', 'package.json');
   for (const file of [...paths.map((path) => join(path, name, 'package.json')), own]) {
     try {
@@ -81,6 +93,30 @@ export function formatRows(results) {
   return [
     `Ratio of the medians of ${results[0]?.rounds ?? 0} interleaved rounds; quartiles of the single rounds' ratios; µs = time per operation.`,
     table([header, ...rows], new Set([0, 4, 10])),
+  ].join('\n');
+}
+
+/** One race: every side's operations per second, and its ratio to the first's; the best other package beside ours. */
+export function formatRace({ title, concurrency, sync, aim, rounds, rows }, ours) {
+  const header = ['', 'ops/s', 'µs', 'CPU µs', 'ratio', 'quartiles', 'by CPU', 'aim', ''];
+  const cells = rows.map((row) => {
+    const wanted = row.name === ours && aim !== undefined;
+    return [
+      row.name,
+      count(row.opsPerSecond),
+      time(row.usPerOp),
+      time(row.cpuUsPerOp),
+      row.ratio.toFixed(2),
+      `${row.low.toFixed(2)}-${row.high.toFixed(2)}`,
+      row.byCpu.toFixed(2),
+      wanted ? `>= ${aim.toFixed(2)}` : '',
+      wanted ? (row.ratio >= aim ? 'reached' : 'NOT REACHED') : '',
+    ];
+  });
+  const where = sync ? 'no await' : `concurrency ${concurrency}`;
+  return [
+    `${title}; ${where}; medians of ${rounds} rounds, ratios of operations per second to ${rows[0].name}`,
+    table([header, ...cells], new Set([0, 8])),
   ].join('\n');
 }
 

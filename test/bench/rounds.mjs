@@ -53,41 +53,66 @@ async function warmUp(side, concurrency, { warmUpMs, sampleMs, maxCount }) {
 }
 
 /**
+ * Measures any number of sides, each once a round, one after the other: A B C A B C …
+ *
+ * @template {string} Name
+ * @param {Record<Name, Side>} sides
+ * @returns {Promise<Record<Name, Measured>>}
+ */
+export async function race(sides, concurrency, settings) {
+  const names = Object.keys(sides);
+  const counts = {};
+  const samples = Object.fromEntries(names.map((name) => [name, []]));
+  for (const name of names) counts[name] = await warmUp(sides[name], concurrency, settings);
+  for (let round = 0; round < settings.rounds; round++)
+    for (const name of names) samples[name].push(await sample(sides[name], counts[name], concurrency));
+  return Object.fromEntries(names.map((name) => [name, describe(samples[name], counts[name])]));
+}
+
+/**
  * Measures a row.
  *
  * `ratio` is the ratio of the medians of operations per second; `low` and `high` are the quartiles of the ratios of
  * the single rounds, each of which compares two neighbouring samples.
  */
 export async function compare({ ours, base }, concurrency, settings) {
-  const oursCount = await warmUp(ours, concurrency, settings);
-  const baseCount = await warmUp(base, concurrency, settings);
-  const rounds = [];
-  for (let round = 0; round < settings.rounds; round++) {
-    const a = await sample(ours, oursCount, concurrency);
-    const b = await sample(base, baseCount, concurrency);
-    rounds.push({ ours: a, base: b, ratio: b.ns / a.ns });
-  }
-  const oursNs = median(rounds.map((round) => round.ours.ns));
-  const baseNs = median(rounds.map((round) => round.base.ns));
-  const ratios = rounds.map((round) => round.ratio);
+  const measured = await race({ ours, base }, concurrency, settings);
   return {
     concurrency,
-    rounds: rounds.length,
-    ours: describe(oursNs, rounds, 'ours', oursCount),
-    base: describe(baseNs, rounds, 'base', baseCount),
-    ratio: baseNs / oursNs,
-    low: quantile(ratios, 0.25),
-    high: quantile(ratios, 0.75),
+    rounds: settings.rounds,
+    ...measured,
+    ...ratioOf(measured.ours, measured.base),
   };
 }
 
-function describe(ns, rounds, side, count) {
+/**
+ * The first's operations per second over the second's. `byCpu` is the same by this process's own CPU time, of each side's
+ * least disturbed sample: what it would be if the machine did nothing else and Redis took no time.
+ */
+export function ratioOf(one, other) {
+  const ratios = one.samplesNs.map((ns, round) => other.samplesNs[round] / ns);
+  return {
+    ratio: other.usPerOp / one.usPerOp,
+    low: quantile(ratios, 0.25),
+    high: quantile(ratios, 0.75),
+    byCpu: other.leastCpuUs / one.leastCpuUs,
+  };
+}
+
+/**
+ * Medians of one side's samples.
+ *
+ * @typedef {ReturnType<typeof describe>} Measured
+ */
+function describe(samples, count) {
+  const ns = median(samples.map((one) => one.ns));
   return {
     opsPerSecond: 1e9 / ns,
     usPerOp: ns / 1e3,
-    cpuUsPerOp: median(rounds.map((round) => round[side].cpuUs)),
+    cpuUsPerOp: median(samples.map((one) => one.cpuUs)),
+    leastCpuUs: Math.min(...samples.map((one) => one.cpuUs)),
     opsPerSample: count,
-    samplesNs: rounds.map((round) => round[side].ns),
+    samplesNs: samples.map((one) => one.ns),
   };
 }
 
