@@ -25,18 +25,16 @@ interface CommandDocs {
 }
 
 /** `[name, value, name, value …]`, as RESP2 has maps. */
-function asMap(flat: unknown): Map<string, unknown> {
+function asMap(flat: unknown): Map<unknown, unknown> {
   const list = flat as unknown[];
-  return new Map(
-    Array.from({ length: list.length / 2 }, (_, n) => [String(list[2 * n]), list[2 * n + 1]] as const),
-  );
+  return new Map(Array.from({ length: list.length / 2 }, (_, n) => [list[2 * n], list[2 * n + 1]] as const));
 }
 
 function optionsOf(list: unknown, since: string, found = new Map<string, string>()): Map<string, string> {
   for (const flat of (list as unknown[] | undefined) ?? []) {
     const argument = asMap(flat);
-    const own = String(argument.get('since') ?? since);
-    if (argument.has('token')) found.set(String(argument.get('token')), own);
+    const own = (argument.get('since') as string | undefined) ?? since;
+    if (argument.has('token')) found.set(argument.get('token') as string, own);
     optionsOf(argument.get('arguments'), own, found);
   }
   return found;
@@ -58,7 +56,7 @@ describe('the server', () => {
     const [, docs] = (await redis.call('COMMAND', 'DOCS', command)) as [string, unknown];
     if (docs === undefined) return null;
     const map = asMap(docs);
-    const since = String(map.get('since'));
+    const since = map.get('since') as string;
     return { since, options: optionsOf(map.get('arguments'), since) };
   }
 

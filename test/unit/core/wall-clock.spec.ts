@@ -34,7 +34,8 @@ function openProcess(options: SessionModuleOptions = {}, { wrongBy = 0 } = {}) {
     storeClock,
     gets,
     touches,
-    pass(ms: number) {
+    /** Time goes by on both machines. */
+    pass: (ms: number) => {
       storeClock.advance(ms);
       clock.advance(ms);
     },
