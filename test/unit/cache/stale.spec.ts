@@ -190,7 +190,8 @@ describe('CacheService: stale copies', () => {
     fill('a');
     for (const answer of [
       () => fill('a'), // the same version in the same epoch
-      () => cache.refresh('a', clock.monotonic(), { version: 10, lastAccess: clock.wall(), now: clock.wall() }),
+      () =>
+        cache.refresh('a', clock.monotonic(), { version: 10, lastAccess: clock.wall(), now: clock.wall() }),
     ]) {
       clock.advance(MAX_AGE + 1);
       await cache.stale('a');
