@@ -44,6 +44,7 @@ describe.each(PLATFORMS)('cold tokens on %s', (platform) => {
     });
     await untilLive(app);
     const session = await app.sessions.create({ name: 'Ada' });
+    await app.sessions.get(session.token, { fresh: true }); // Redis knows the script from now on
     app.cache.clear();
     watched.push(session.id);
     link.blackhole(); // nobody is answered before all have asked

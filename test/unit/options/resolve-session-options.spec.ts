@@ -365,7 +365,7 @@ const WRONG: [title: string, input: unknown, option: string, value: string | Reg
   ['cache.maxBytes: "1MB"', { cache: { maxBytes: '1MB' } }, 'cache.maxBytes', '"1MB"', /whole number/],
   [
     'cache.maxBytes with files',
-    { cache: { maxBytes: 1_024, type: 'file' } },
+    { cache: { maxBytes: 1_024, directory: '/tmp/copies' } },
     'cache.maxBytes',
     'got 1024',
     /Set cache\.maxEntries/,
