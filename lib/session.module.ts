@@ -45,7 +45,7 @@ import {
   type OPTIONS_TYPE,
 } from './session.module-definition.js';
 import { MemorySessionStore } from './store/memory-session.store.js';
-import { openOwnClient, openOwnCluster } from './store/redis-client.js';
+import { openOwnClient, openOwnCluster, type ClusterDirectory } from './store/redis-client.js';
 import { RedisConnection } from './store/redis-connection.js';
 import { RedisSessionStore } from './store/redis-session.store.js';
 
@@ -404,10 +404,11 @@ function createSubscriber(
     );
   }
   // The same nodes, with settings of its own, such as other credentials.
-  const own =
+  let own: Promise<ClusterDirectory> | undefined;
+  const directory = () =>
     subscriber !== undefined && namesCluster(subscriber)
-      ? openOwnCluster(subscriber, name, coherence.leaseMs)
-      : null;
+      ? (own ??= openOwnCluster(subscriber, name, coherence.leaseMs))
+      : topology!.directory;
   return new RedisSubscriber(
     {
       channels: keys.eachPartition((partition) => ({
@@ -419,8 +420,7 @@ function createSubscriber(
           onMasters(
             masters.map(({ node, ...master }) => ({
               ...master,
-              connect: async () =>
-                ((await own) ?? topology!.directory).connectTo(node, name, coherence.leaseMs),
+              connect: async () => (await directory()).connectTo(node, name, coherence.leaseMs),
             })),
           ),
         ),

@@ -86,7 +86,11 @@ export class Subscription {
       this.#tryAgainIn(REVIVE_MS);
     });
     client.on('ready', () => void this.#attach(client));
-    client.on('moved', () => this.#beat(client)); // the server has taken a slot's subscription back: which one?
+    client.on('moved', () => {
+      // The server has taken a slot's subscription back, or refused one: ioredis does not say whose.
+      for (const channel of this.#channels)
+        if (channel.lease.isOpen && !isSubscribedTo(client, channel)) this.#onTakenBack(client, channel);
+    });
     for (const event of ['message', 'smessage'])
       client.on(event, (_channel: string, text: unknown) => this.listener.onMessage(text));
     this.server.commands.onLost(() => {
@@ -120,6 +124,7 @@ export class Subscription {
     clearTimeout(this.#retry);
     clearInterval(this.#heart);
     this.#endEpoch('the app is shutting down');
+    this.#channels = []; // another may listen to them from now on: what ends here later is none of their business
     this.#client?.disconnect();
   }
 
@@ -161,6 +166,7 @@ export class Subscription {
       const askedAt = this.clock.monotonic();
       await this.#ask(client, channel);
       if (attempt !== this.#attempt || epoch !== lease.epoch || !this.#channels.includes(channel)) return;
+      if (!isSubscribedTo(client, channel)) return; // taken back already; the next beat tries again
       lease.prove(askedAt);
     } catch (error) {
       if (isElsewhere(error)) this.server.commands.suspect('role');
@@ -214,6 +220,7 @@ export class Subscription {
       this.#ask(client, channel).then(
         () => {
           if (epoch !== lease.epoch || this.#hasLapsed(lease, this.clock.monotonic())) return;
+          if (!isSubscribedTo(client, channel)) return this.#onTakenBack(client, channel);
           lease.prove(askedAt);
           this.listener.onHeartbeat();
         },
@@ -234,6 +241,13 @@ export class Subscription {
     if (error instanceof NotMasterError) this.server.commands.suspect('role');
     this.#endEpoch(messageOf(error));
     this.#onProblem(error);
+  }
+
+  /** A slot that went and came back between two heartbeats: its owner answers, and has announced nothing since. */
+  #onTakenBack(client: Redis, channel: Channel): void {
+    channel.lease.end();
+    this.listener.onEnded('a slot has another master');
+    void this.#open(client, channel);
   }
 
   /**
@@ -315,6 +329,15 @@ async function askRole(client: Redis): Promise<void> {
 /** What ioredis says to a command that a subscribed RESP2 connection does not take; nothing has been sent. */
 function isSubscriberMode(error: unknown): boolean {
   return error instanceof Error && /subscriber mode/.test(error.message);
+}
+
+/**
+ * In a Cluster the server takes a subscription back when it loses the slot, before it answers anything else, and does not
+ * give it back with the slot.
+ */
+function isSubscribedTo(client: Redis, { name, probe }: Channel): boolean {
+  const subscribed = client.condition?.subscriber;
+  return probe === null || (!!subscribed && subscribed.channels('ssubscribe').includes(name));
 }
 
 /** In a Cluster: this server does not, or will soon not, own the slot; or nobody does at the moment. */

@@ -79,6 +79,8 @@ function ownSettings(name: string, socketTimeoutMs: number): RedisOptions {
 /** What ioredis knows of a Cluster: which node owns which slot, and how to connect to it. */
 export interface ClusterDirectory {
   readonly cluster: Cluster;
+  /** How often the table of slots is to be asked for when nothing happens; 0 = never. Milliseconds. */
+  readonly refreshEveryMs: number;
   /** The slot of a key, 0 to 16383. */
   slotOf(key: string): number;
   /** A connection of our own to a node, not yet connected. `host:port`, as the Cluster and the option `natMap` name it. */
@@ -105,7 +107,8 @@ export async function openOwnCluster(
     scaleReads: 'master',
     keyPrefix: '',
     slotsRefreshTimeout: timeoutMs,
-    slotsRefreshInterval: theirs.slotsRefreshInterval ?? 5_000,
+    slotsRefreshInterval: 0, // see ClusterTopology
+    shardedSubscribers: false, // more connections that nothing uses
     clusterRetryStrategy: OURS.retryStrategy,
     redisOptions: {
       ...theirs.redisOptions,
@@ -121,6 +124,7 @@ export async function openOwnCluster(
       : new Cluster([...source.cluster], { ...withoutNodes(source), ...ours });
   return {
     cluster,
+    refreshEveryMs: theirs.slotsRefreshInterval ?? 5_000,
     slotOf: (key) => Number(new Command('exists', [key]).getSlot()),
     connectTo: (node, connectionName, socketTimeoutMs) => {
       const settings = { ...ownSettings(connectionName, socketTimeoutMs), readOnly: false };

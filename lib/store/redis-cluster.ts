@@ -34,6 +34,8 @@ interface Master {
   /** Rejects if the options do not fit the server. */
   readonly opened: Promise<void>;
   readonly commands: StoreConnection;
+  /** Its link is there, and its breaker closed. */
+  available: boolean;
 }
 
 /**
@@ -62,7 +64,7 @@ export class RedisCluster implements RedisLinks {
    */
   constructor(
     private readonly topology: ClusterTopology,
-    private readonly connectTo: (node: string, onAvailable: () => void) => RedisConnection,
+    private readonly connectTo: (node: string, onAvailable: (available: boolean) => void) => RedisConnection,
     private readonly partitionOf: (key: string) => number,
     private readonly commandTimeoutMs: number,
     private readonly onAvailable: (available: boolean) => void,
@@ -135,7 +137,13 @@ export class RedisCluster implements RedisLinks {
 
   async close(): Promise<void> {
     clearInterval(this.#watch);
-    await Promise.all([...this.#masters.values()].map(({ link }) => link.close()));
+    // Masters may be found meanwhile, by what is under way and may finish.
+    const closed = new Set<Master>();
+    for (let open = [...this.#masters.values()]; open.length > 0;) {
+      await Promise.all(open.map(({ link }) => link.close()));
+      for (const master of open) closed.add(master);
+      open = [...this.#masters.values()].filter((master) => !closed.has(master));
+    }
     this.#closed = true;
     for (const wake of this.#waiting) wake();
   }
@@ -194,12 +202,12 @@ export class RedisCluster implements RedisLinks {
           asked = this.#masterAt(redirection.node).link;
           continue;
         }
-        this.topology.refresh();
-        if (redirection.kind === 'MOVED') {
-          this.#tellRedirected(partition);
-          await this.#changed(pause);
+        if (redirection.kind === 'MOVED') this.#tellRedirected(partition);
+        if (redirection.kind === 'TRYAGAIN') {
+          await delay(pause); // the owner is the same
         } else {
-          await delay(pause);
+          this.topology.refresh();
+          await this.#changed(pause);
         }
         pause = Math.min(pause * 2, PAUSE_MS.most);
       }
@@ -227,7 +235,10 @@ export class RedisCluster implements RedisLinks {
   #masterAt(node: string): Master {
     const known = this.#masters.get(node);
     if (known !== undefined) return known;
-    const link = this.connectTo(node, () => this.#say());
+    const link = this.connectTo(node, (available) => {
+      master.available = available;
+      this.#say();
+    });
     link.onLost(() => this.topology.refresh());
     const commands: StoreConnection = {
       onLost: (listener) => link.onLost(listener),
@@ -239,7 +250,7 @@ export class RedisCluster implements RedisLinks {
         this.topology.refresh();
       },
     };
-    const master = { link, commands, opened: link.open() };
+    const master: Master = { link, commands, opened: link.open(), available: false };
     master.opened.catch(() => undefined); // of one found later, which has said itself what is wrong
     this.#masters.set(node, master);
     return master;
@@ -253,7 +264,7 @@ export class RedisCluster implements RedisLinks {
   }
 
   #say(): void {
-    const available = this.connected;
+    const available = this.#owners.length > 0 && this.#owners.every((owner) => owner?.available === true);
     if (available === this.#saidAvailable || this.#closed) return;
     this.#saidAvailable = available;
     this.onAvailable(available);

@@ -118,7 +118,7 @@ export class RedisConnection implements StoreConnection, RedisLinks {
     client.connect().catch(() => undefined); // retried by retryStrategy; 'error' has logged it
     await this.#within(checked);
     if (failure !== undefined) throw failure;
-    if (!this.#usable) {
+    if (!this.#usable && !this.#retired) {
       this.#logger.warn(
         `Redis does not answer yet (${lastError}): requests that need a session get 503 until it does. Check the "redis" option.`,
       );
@@ -294,7 +294,8 @@ export class RedisConnection implements StoreConnection, RedisLinks {
       const onTimeout = () => {
         if (settled) return;
         fail(`no answer from Redis within ${this.commandTimeoutMs} ms (option "commandTimeout")`);
-        if (purpose === 'request') this.#breaker.onSilence();
+        // Little time was left of a command that had been elsewhere before: it may just have been too little.
+        if (purpose === 'request' && timeoutMs >= this.commandTimeoutMs / 2) this.#breaker.onSilence();
       };
       // Where this process was held up itself, the answer may lie in the socket, which is read before this is called.
       const timer = setTimeout(() => setImmediate(onTimeout), timeoutMs);

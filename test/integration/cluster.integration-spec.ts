@@ -148,6 +148,23 @@ describe('a Cluster as an app has it', () => {
     for (const token of tokens) expect(await node.sessions.get(token)).not.toBeNull();
   });
 
+  it('storeAvailable says so as soon as a master has left commands unanswered', async () => {
+    const node = await open(deployment({ commandTimeout: '800ms', cache: false }));
+    const token = (await oneEach(node))[0]!;
+    const said: boolean[] = [];
+    node.events.on('storeAvailable', ({ available }) => said.push(available));
+    const hung = await cluster.ownerOf(await cluster.slotOf('{0}'));
+    await hung.pause();
+    try {
+      await Promise.allSettled(Array.from({ length: 3 }, () => node.sessions.get(token)));
+      expect(said).toEqual([false]);
+    } finally {
+      hung.resume();
+    }
+    await cluster.settled();
+    await waitFor(() => said.at(-1) === true);
+  });
+
   it('while a slot moves: reads are right, writes are right or 503, nothing is cached; afterwards all is as before', async () => {
     const options = deployment({ commandTimeout: '800ms' });
     const [node, other] = [await open(options), await open(options)];
@@ -192,6 +209,25 @@ describe('a Cluster as an app has it', () => {
       expect(await other.sessions.get(token)).toMatchObject({ source: 'cache' });
     }
     expect(await node.registry.count()).toBe(400);
+  });
+
+  it('a slot that goes and comes back between two heartbeats: what was announced before it is listened to again is not missed', async () => {
+    const options = deployment({ partitions: 32, coherence: { leaseMs: 30_000, heartbeatMs: 10_000 } });
+    const [writer, reader] = [await open({ ...options, cache: false }), await open(options)];
+    let made = await writer.sessions.create({});
+    while (partitionOfId(made.id, 32) !== 7) made = await writer.sessions.create({});
+    await reader.sessions.get(made.token);
+    expect(await reader.sessions.get(made.token)).toMatchObject({ source: 'cache' });
+    const slot = await cluster.slotOf('{7}');
+    const owner = await cluster.ownerOf(slot);
+    const { epoch } = reader.subscriber;
+    await cluster.client(owner).multi().cluster('DELSLOTS', slot).cluster('ADDSLOTS', slot).exec();
+    await waitFor(() => reader.subscriber.epoch > epoch && reader.subscriber.live, { timeoutMs: 5_000 });
+    await cluster.settled();
+    await reader.sessions.get(made.token);
+    expect(await reader.sessions.get(made.token)).toMatchObject({ source: 'cache' });
+    await writer.sessions.destroy(made.token);
+    await waitFor(async () => (await reader.sessions.get(made.token)) === null, { timeoutMs: 5_000 });
   });
 
   it('a slot that nobody owns (CLUSTERDOWN) is 503 for its sessions, and served again once it has an owner', async () => {
@@ -297,6 +333,21 @@ describe('a Cluster as an app has it', () => {
     expect(sum(during)).toBeGreaterThan(sum(before) + 5);
     await node.close();
     await waitFor(async () => sum(await Promise.all(cluster.servers.map(connectionsOf))) <= sum(before));
+  });
+
+  it('no timer of its directory outlives it, and it opens no connections for a sharded subscriber of ioredis', async () => {
+    const timers = () => process.getActiveResourcesInfo().filter((name) => name === 'Timeout').length;
+    const before = timers();
+    const shared = { cluster: cluster.nodes, slotsRefreshInterval: 1, shardedSubscribers: true };
+    for (let round = 0; round < 3; round++) {
+      const node = await open(deployment({ redis: shared }));
+      const lists = await Promise.all(
+        cluster.servers.map(async (server) => String(await cluster.client(server).client('LIST'))),
+      );
+      expect(lists.join().match(/ioredis-cluster\(ssubscriber[^ ]*/g)).toBeNull();
+      await node.close();
+    }
+    await waitFor(() => timers() <= before, { timeoutMs: 5_000 });
   });
 
   it('boots while no node answers, is 503, and serves when they do', async () => {
