@@ -7,16 +7,17 @@ import type { SessionMetadata, SessionRecord } from '../core/session-record.inte
  * this process reads:
  *
  * ```
- * 1 <version:16> <nonce:11> <lastAccess:13> <idle:11> <absolute:13> <createdAt:13> <user> <metadata JSON>\n<data>
+ * 1 <version:16> <nonce:7> <lastAccess:13> <idle:11> <absolute:13> <createdAt:13> <user> <metadata JSON>\n<data>
  * ```
  *
- * Numbers are decimal with leading zeros; times are milliseconds; `user` is percent-encoded and empty when anonymous;
- * the id is the key's. `1` is the layout. A session that is being moved to another partition reads
- * `M <nonce:11> <record>` and counts as absent; it may be put back for a few seconds, and its key outlives them for the
- * sweep. The id of one whose token was rotated may hold `A <new id:23> <until when reads follow it:13>` for a while.
+ * Numbers are decimal with leading zeros; times are milliseconds; `user` is percent-encoded and empty when anonymous,
+ * metadata empty when there is none; the id is the key's. `1` is the layout. A session that is being moved to another
+ * partition reads `M <nonce:7> <record>` and counts as absent; it may be put back for a few seconds, and its key outlives
+ * them for the sweep. The id of one whose token was rotated may hold `A <new id:23> <until when reads follow it:13>` for a
+ * while.
  */
-const BODY = 71; // createdAt starts here
-const USER = 85;
+const BODY = 67; // createdAt starts here
+const USER = 81;
 
 /** The mark that stands for a session on its way to another partition. */
 export function isMoved(text: string): boolean {
@@ -25,7 +26,7 @@ export function isMoved(text: string): boolean {
 
 /** The record beneath such a mark. */
 export function unmarked(text: string): string {
-  return text.slice(14);
+  return text.slice(10);
 }
 
 /** What took the place of a session whose token was rotated; null where the text says nothing of the kind. */
@@ -45,10 +46,10 @@ export function parseRecord(id: string, text: string): SessionRecord | null {
       id,
       userId: decodeUserId(text.slice(USER, userEnd)),
       version: Number(text.slice(2, 18)),
-      createdAt: Number(text.slice(BODY, 84)),
-      lastAccess: Number(text.slice(31, 44)),
-      idleTimeout: Number(text.slice(45, 56)),
-      absoluteDeadline: Number(text.slice(57, 70)),
+      createdAt: Number(text.slice(BODY, 80)),
+      lastAccess: Number(text.slice(27, 40)),
+      idleTimeout: Number(text.slice(41, 52)),
+      absoluteDeadline: Number(text.slice(53, 66)),
       metadata: parseMetadata(text.slice(userEnd + 1, metadataEnd)),
       data: text.slice(metadataEnd + 1),
     };
@@ -63,7 +64,7 @@ export function parseRecord(id: string, text: string): SessionRecord | null {
 const NO_METADATA: SessionMetadata = Object.freeze({});
 
 export function parseMetadata(json: string): SessionMetadata {
-  if (json === '{}') return NO_METADATA;
+  if (json === '' || json === '{}') return NO_METADATA;
   const value: unknown = JSON.parse(json);
   if (typeof value !== 'object' || value === null) throw new TypeError('metadata is not an object');
   return Object.freeze(value);
@@ -72,15 +73,16 @@ export function parseMetadata(json: string): SessionMetadata {
 /** Metadata as a script found it in a record; empty where it cannot be read. */
 export function readMetadata(json: string): SessionMetadata {
   try {
-    return parseMetadata(json === '' ? '{}' : json);
+    return parseMetadata(json);
   } catch {
-    return parseMetadata('{}');
+    return NO_METADATA;
   }
 }
 
-/** What follows the header and the creation time: `<user> <metadata>\n<data>`. */
+/** What follows the header and the creation time: `<user> <metadata, empty where there is none>\n<data>`. */
 export function formatTail(session: Pick<NewSession, 'userId' | 'metadata' | 'data'>): string {
-  return `${encodeUserId(session.userId)} ${JSON.stringify(session.metadata)}\n${session.data}`;
+  const metadata = JSON.stringify(session.metadata);
+  return `${encodeUserId(session.userId)} ${metadata === '{}' ? '' : metadata}\n${session.data}`;
 }
 
 /** A version as it stands in the header, for the scripts' comparison. */
@@ -97,9 +99,12 @@ export function decodeUserId(encoded: string): string | null {
   return encoded === '' ? null : decodeURIComponent(encoded);
 }
 
-/** 64 random bits as 11 characters: tells our own write from another's when a reply is lost. */
+/**
+ * 42 random bits as 7 characters: tells our own write from another's when a reply is lost. Of two writers at once, one in
+ * four million million would be wrong.
+ */
 export function newNonce(): string {
-  return withRandomBytes(8, (bytes) => bytes.toString('base64url'));
+  return withRandomBytes(6, (bytes) => bytes.toString('base64url').slice(0, 7));
 }
 
 /** The record that a script made of `session`: { 1, version, createdAt, lastAccess, absolute deadline, now }. */

@@ -60,7 +60,7 @@ type Options = Pick<
  * Sessions in Redis or Valkey 7.0 or newer, one server or a Cluster.
  *
  * Keys: see redis-keys.ts. Commands: one script each (`EVALSHA`, `EVAL` the first time on a link): `get` GET TIME;
- * `create` GET TIME SET ZADD…; `set` GET TIME PUBLISH SET ZADD; `touch` GETRANGE TIME SETRANGE PEXPIREAT ZADD;
+ * `create` TIME SET ZADD…; `set` GETRANGE TIME PUBLISH SET ZADD; `touch` GETRANGE TIME SETRANGE PEXPIREAT ZADD;
  * `destroy` GET PUBLISH DEL ZREM. `userSessions`, `all` and `length` read indexes in batches of 200 and fetch the
  * records with MGET. Every change but a touch is announced in the step that makes it, on `sk:inv`; in a Cluster on the
  * sharded channel of its partition.

@@ -12,6 +12,11 @@ const START_DEADLINE_MS = 10_000;
 /** Resolves to `{ url, own, stop }`; with `own: false` nothing was started and `stop` does nothing. */
 export async function openRedis() {
   if (process.env.REDIS_URL) return { url: process.env.REDIS_URL, own: false, stop: async () => {} };
+  return startRedis();
+}
+
+/** A server of our own in any case. */
+export async function startRedis() {
   let problem = '';
   for (const program of ['redis-server', 'valkey-server']) {
     try {

@@ -181,7 +181,8 @@ function listCommands(commands) {
     .join(' ');
 }
 
-function table(rows, leftAligned) {
+/** Columns of text; `leftAligned` holds the numbers of those that are not figures. */
+export function table(rows, leftAligned) {
   const widths = rows[0].map((_, column) => Math.max(...rows.map((row) => row[column].length)));
   return rows
     .map((row) =>

@@ -522,15 +522,15 @@ describe('RedisSessionStore: the layout marker', () => {
 
 describe('RedisSessionStore: records it cannot read', () => {
   const whole = (record: SessionRecord, user: string, metadata = '{}') =>
-    `1 ${String(record.version).padStart(16, '0')} AAAAAAAAAAA ${record.lastAccess} 00001800000 ` +
+    `1 ${String(record.version).padStart(16, '0')} AAAAAAA ${record.lastAccess} 00001800000 ` +
     `${record.absoluteDeadline} ${record.createdAt} ${user} ${metadata}\n{}`;
   const corruptions: Record<string, (text: string, record: SessionRecord) => string> = {
     'garbage text': () => 'not a session at all',
     'an empty text': () => '',
     'garbage that begins with the layout number': () => '1garbage',
     'a text cut inside the header': (text) => text.slice(0, 40),
-    'a text cut right after the header': (text) => text.slice(0, 85),
-    'a text cut inside the user': (text) => text.slice(0, 87),
+    'a text cut right after the header': (text) => text.slice(0, 81),
+    'a text cut inside the user': (text) => text.slice(0, 83),
     'a text cut inside the metadata': (text) => text.slice(0, text.indexOf('\n') - 3),
     'another layout number': (text) => `2${text.slice(1)}`,
     'a malformed user encoding': (_, record) => whole(record, '%zz'),

@@ -123,24 +123,24 @@ local alive, wrong, moving, live, ids = {}, {}, {}, {}, {}
 for _, key in ipairs(redis.call('KEYS', prefix .. '{*}:s:*')) do
   local text = redis.call('GET', key)
   if text and string.byte(text) == 77 then
-    local member = string.match(key, ':s:(.*)$') .. ' ' .. (string.match(text, '^(%S*) ', 100) or '')
+    local member = string.match(key, ':s:(.*)$') .. ' ' .. (string.match(text, '^(%S*) ', 92) or '')
     live[member] = true
     table.insert(moving, member)
   end
   if text and string.byte(text) == 49 then
     local p, id = string.match(key, '{(%d+)}:s:(.*)$')
-    local access, idle, absolute = tonumber(string.sub(text, 32, 44)), tonumber(string.sub(text, 46, 56)), tonumber(string.sub(text, 58, 70))
+    local access, idle, absolute = tonumber(string.sub(text, 28, 40)), tonumber(string.sub(text, 42, 52)), tonumber(string.sub(text, 54, 66))
     local ends = absolute
     if idle > 0 and (ends == 0 or access + idle < ends) then ends = access + idle end
     if ends == 0 or ends > ms then
-      local usr = string.match(text, '^(%S*) ', 86) or ''
+      local usr = string.match(text, '^(%S*) ', 82) or ''
       local member = id .. ' ' .. usr
       live[member] = true
       table.insert(alive, member)
       if not redis.call('ZSCORE', prefix .. '{' .. p .. '}:exp', member) then table.insert(wrong, 'not in exp: ' .. member) end
       if usr ~= '' and not redis.call('ZSCORE', prefix .. '{' .. p .. '}:u:' .. usr, id) then table.insert(wrong, 'not in u: ' .. member) end
     else
-      live[string.match(key, ':s:(.*)$') .. ' ' .. (string.match(text, '^(%S*) ', 86) or '')] = true
+      live[string.match(key, ':s:(.*)$') .. ' ' .. (string.match(text, '^(%S*) ', 82) or '')] = true
     end
   end
 end

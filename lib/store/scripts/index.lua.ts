@@ -14,13 +14,13 @@ import { script } from './script.js';
 
 /** Where a record's text gives its metadata, as JSON. */
 const METADATA = `
-local function metadata(text) return string.match(text, '^%S* ([^\\n]*)\\n', 86) or '' end
+local function metadata(text) return string.match(text, '^%S* ([^\\n]*)\\n', 82) or '' end
 `;
 
 /** True while a session on its way to another partition may still be put back (MARK_MOVED). */
 const MARKED = `
 local function marked(text, key, now)
-  return text and string.byte(text) == 77 and redis.call('PEXPIRETIME', key) - ${GRACE_MS} > now
+  return text and string.byte(text) == 77 and call('PEXPIRETIME', key) - ${GRACE_MS} > now
 end
 `;
 
@@ -37,7 +37,7 @@ export const CREATE_LIMITED = script(`
 ${CLOCK}${READ}${DEADLINE}${LIVE}${PUT}${PROLONG}${ENLIST}${DELIST}${ANNOUNCE}${METADATA}${MARKED}
 local offers = #ARGV - 10
 local userKey, deadlines, activity, users = KEYS[offers + 2], KEYS[offers + 3], KEYS[offers + 4], KEYS[offers + 5]
-local existing = redis.call('GET', KEYS[1])
+local existing = call('GET', KEYS[1])
 if existing then
   if nonce(existing) == ARGV[1] and string.byte(existing) == 49 then
     return { 1, version(existing), createdAt(existing), lastAccess(existing), absoluteDeadline(existing), now, {} }
@@ -48,9 +48,9 @@ local ended = {}
 local offered = {}
 local function finish(id, key, how, text)
   local isMark = text and string.byte(text) == 77
-  if isMark then text = string.sub(text, 15) end
+  if isMark then text = sub(text, 11) end
   delist(userKey, deadlines, activity, users, id, ARGV[5])
-  redis.call('DEL', key)
+  call('DEL', key)
   if isMark and how == 'expired' then return end -- it was moved
   table.insert(ended, id)
   table.insert(ended, how)
@@ -58,30 +58,31 @@ local function finish(id, key, how, text)
 end
 for i = 1, offers do
   local id, key = ARGV[10 + i], KEYS[1 + i]
-  local text = redis.call('GET', key)
+  local text = call('GET', key)
   if live(text, now) or marked(text, key, now) then
     offered[id] = key
-  elseif redis.call('ZSCORE', userKey, id) then
+  elseif call('ZSCORE', userKey, id) then
     finish(id, key, 'expired', text)
   end
 end
 local limit = tonumber(ARGV[9])
-local count = redis.call('ZCARD', userKey)
+local count = call('ZCARD', userKey)
 while count >= limit do
-  local oldest = redis.call('ZRANGE', userKey, 0, 0)[1]
+  local oldest = call('ZRANGE', userKey, 0, 0)[1]
   local key = offered[oldest]
-  if not key then return { 2, redis.call('ZRANGE', userKey, 0, 199), ended, count } end
+  if not key then return { 2, call('ZRANGE', userKey, 0, 199), ended, count } end
   if ARGV[10] ~= 'evict' then return { 3, count, ended } end
   announce(ARGV[7], 'destroy', oldest, us, ARGV[8])
-  finish(oldest, key, 'evicted', redis.call('GET', key))
+  finish(oldest, key, 'evicted', call('GET', key))
   count = count - 1
 end
 local idle = tonumber(ARGV[2])
 local absolute = tonumber(ARGV[3])
 if absolute > 0 then absolute = now + absolute end
 local ends = deadline(now, idle, absolute)
-put(KEYS[1], us, ARGV[1], now, idle, absolute, string.format('%013.0f ', now) .. ARGV[6], ends)
-enlist(deadlines, userKey, ARGV[4], ARGV[5], now, ends, now)
+local stamp = format('%.0f', now)
+put(KEYS[1], us, ARGV[1], now, idle, absolute, stamp .. ' ', ARGV[6], ends)
+enlist(deadlines, userKey, ARGV[4], ARGV[5], stamp, ends, now)
 return { 1, us, now, now, absolute, now, ended }
 `);
 
@@ -100,11 +101,11 @@ local deadlines, activity, users = KEYS[2 * count + 1], KEYS[2 * count + 2], KEY
 local replies = {}
 for i = 1, count do
   local key, id, usr = KEYS[i], ARGV[i], ARGV[count + i]
-  local text = redis.call('GET', key)
+  local text = call('GET', key)
   replies[i] = 0
   if live(text, now) and user(text) == usr then
     local ends = deadline(lastAccess(text), idleTimeout(text), absoluteDeadline(text))
-    redis.call('ZADD', deadlines, 'XX', ends == 0 and '+inf' or string.format('%.0f', ends), id .. ' ' .. usr)
+    call('ZADD', deadlines, 'XX', ends == 0 and '+inf' or format('%.0f', ends), id .. ' ' .. usr)
   elseif marked(text, key, now) then
     replies[i] = 1
   else
@@ -112,7 +113,7 @@ for i = 1, count do
     if delist(KEYS[count + i], deadlines, activity, users, id, usr) and (isRecord or not text) then
       replies[i] = isRecord and metadata(text) or ''
     end
-    if isRecord or text and string.byte(text) == 77 then redis.call('DEL', key) end
+    if isRecord or text and string.byte(text) == 77 then call('DEL', key) end
   end
 end
 return replies
@@ -126,15 +127,15 @@ return replies
 export const NOTE_ACTIVITY = script(`
 for i = 1, #ARGV, 3 do
   local id, usr, at = ARGV[i], ARGV[i + 1], ARGV[i + 2]
-  if redis.call('ZSCORE', KEYS[1], id .. ' ' .. usr) then
-    redis.call('ZADD', KEYS[2], 'GT', at, id)
-    if KEYS[3] and usr ~= '' then redis.call('ZADD', KEYS[3], 'GT', at, usr) end
+  if call('ZSCORE', KEYS[1], id .. ' ' .. usr) then
+    call('ZADD', KEYS[2], 'GT', at, id)
+    if KEYS[3] and usr ~= '' then call('ZADD', KEYS[3], 'GT', at, usr) end
   end
 end
-local expires = redis.call('PEXPIRETIME', KEYS[1])
+local expires = call('PEXPIRETIME', KEYS[1])
 for i = 2, #KEYS do
-  if expires == -1 then redis.call('PERSIST', KEYS[i])
-  elseif expires > 0 then redis.call('PEXPIREAT', KEYS[i], string.format('%.0f', expires)) end
+  if expires == -1 then call('PERSIST', KEYS[i])
+  elseif expires > 0 then call('PEXPIREAT', KEYS[i], format('%.0f', expires)) end
 end
 return 1
 `);

@@ -17,8 +17,8 @@ const PARTS = CLOCK + READ + DEADLINE + LIVE + PUT + PROLONG + ENLIST + DELIST +
 /** True while sessions of that time are being ended (`SessionStore.fence`), and this one is not spared. */
 const FENCED = `
 local function fenced(text, id, key)
-  local fence = redis.call('GET', key)
-  return fence and createdAt(text) <= tonumber(string.sub(fence, 1, 13)) and not string.find(fence, id, 14, true)
+  local fence = call('GET', key)
+  return fence and createdAt(text) <= tonumber(sub(fence, 1, 13)) and not string.find(fence, id, 14, true)
 end
 `;
 
@@ -33,15 +33,15 @@ end
  */
 export const ROTATE = script(`
 ${PARTS}${FENCED}
-local new = redis.call('GET', KEYS[2])
+local new = call('GET', KEYS[2])
 if new and nonce(new) == ARGV[2] then
   return { 1, version(new), createdAt(new), lastAccess(new), absoluteDeadline(new), now }
 end
-local text = redis.call('GET', KEYS[1])
+local text = call('GET', KEYS[1])
 if not live(text, now) then return { -1 } end
 if fenced(text, ARGV[3], KEYS[3]) or KEYS[4] ~= KEYS[3] and fenced(text, ARGV[3], KEYS[4]) then return { -1 } end
-if string.sub(text, 3, 18) ~= ARGV[1] then return { 0, text, now } end
-if KEYS[4] ~= KEYS[3] and redis.call('EXISTS', KEYS[4]) == 1 then redis.call('APPEND', KEYS[4], ' ' .. ARGV[4]) end
+if sub(text, 3, 18) ~= ARGV[1] then return { 0, text, now } end
+if KEYS[4] ~= KEYS[3] and call('EXISTS', KEYS[4]) == 1 then call('APPEND', KEYS[4], ' ' .. ARGV[4]) end
 local ver = math.max(version(text) + 1, us)
 local idle = tonumber(ARGV[6])
 local absolute = absoluteDeadline(text)
@@ -51,15 +51,15 @@ if ARGV[10] ~= '' then
 end
 local ends = deadline(now, idle, absolute)
 announce(ARGV[8], 'destroy', ARGV[3], us, ARGV[9])
-put(KEYS[2], ver, ARGV[2], now, idle, absolute, string.sub(text, 72, 85) .. ARGV[7], ends)
+put(KEYS[2], ver, ARGV[2], now, idle, absolute, sub(text, 68, 81), ARGV[7], ends)
 if ARGV[11] then
-  local text = string.format('A %s %013.0f', ARGV[4], now + tonumber(ARGV[12]))
-  redis.call('SET', KEYS[1], text, 'PX', ARGV[11])
+  local text = format('A %s %013.0f', ARGV[4], now + tonumber(ARGV[12]))
+  call('SET', KEYS[1], text, 'PX', ARGV[11])
 else
-  redis.call('DEL', KEYS[1])
+  call('DEL', KEYS[1])
 end
 delist(KEYS[5], KEYS[6], KEYS[7], KEYS[8], ARGV[3], ARGV[5])
-enlist(KEYS[6], KEYS[5], ARGV[4], ARGV[5], now, ends, now)
+enlist(KEYS[6], KEYS[5], ARGV[4], ARGV[5], format('%.0f', now), ends, now)
 return { 1, ver, createdAt(text), now, absolute, now }
 `);
 
@@ -73,17 +73,17 @@ return { 1, ver, createdAt(text), now, absolute, now }
  */
 export const MARK_MOVED = script(`
 ${PARTS}
-local text = redis.call('GET', KEYS[1])
-if text and string.byte(text) == 77 and string.sub(text, 3, 13) == ARGV[2] then return { 1 } end
+local text = call('GET', KEYS[1])
+if text and string.byte(text) == 77 and sub(text, 3, 9) == ARGV[2] then return { 1 } end
 if not live(text, now) then return { -1 } end
-if string.sub(text, 3, 18) ~= ARGV[1] then return { 0, text, now } end
+if sub(text, 3, 18) ~= ARGV[1] then return { 0, text, now } end
 local ends = deadline(lastAccess(text), idleTimeout(text), absoluteDeadline(text))
 local stands = tonumber(ARGV[7])
 if ends > 0 and ends - now < stands then stands = ends - now end
 announce(ARGV[5], 'destroy', ARGV[3], us, ARGV[6])
-redis.call('SET', KEYS[1], 'M ' .. ARGV[2] .. ' ' .. text, 'PX', string.format('%.0f', stands + ${GRACE_MS}))
-if KEYS[3] then redis.call('ZADD', KEYS[3], 'XX', string.format('%.0f', now), ARGV[3] .. ' ' .. ARGV[4]) end
-if KEYS[4] then redis.call('ZREM', KEYS[4], ARGV[3]) end
+call('SET', KEYS[1], 'M ' .. ARGV[2] .. ' ' .. text, 'PX', format('%.0f', stands + ${GRACE_MS}))
+if KEYS[3] then call('ZADD', KEYS[3], 'XX', format('%.0f', now), ARGV[3] .. ' ' .. ARGV[4]) end
+if KEYS[4] then call('ZREM', KEYS[4], ARGV[3]) end
 return { 1 }
 `);
 
@@ -94,21 +94,21 @@ return { 1 }
  */
 export const RESTORE_MOVED = script(`
 ${PARTS}
-local mark = redis.call('GET', KEYS[1])
+local mark = call('GET', KEYS[1])
 if mark and live(mark, now) and nonce(mark) == ARGV[1] then return 1 end
-if not mark or string.byte(mark) ~= 77 or string.sub(mark, 3, 13) ~= ARGV[1] then return 0 end
-local text = string.sub(mark, 15)
+if not mark or string.byte(mark) ~= 77 or sub(mark, 3, 9) ~= ARGV[1] then return 0 end
+local text = sub(mark, 11)
 if not live(text, now) then
   delist(KEYS[2], KEYS[3], KEYS[4], KEYS[5], ARGV[2], ARGV[3])
-  redis.call('DEL', KEYS[1])
+  call('DEL', KEYS[1])
   return 0
 end
 local ver = math.max(version(text) + 1, us)
 local access, idle, absolute = lastAccess(text), idleTimeout(text), absoluteDeadline(text)
 local ends = deadline(access, idle, absolute)
 announce(ARGV[4], 'update', ARGV[2], ver, ARGV[5])
-put(KEYS[1], ver, ARGV[1], access, idle, absolute, string.sub(text, 72), ends)
-enlist(KEYS[3], KEYS[2], ARGV[2], ARGV[3], access, ends, now)
+put(KEYS[1], ver, ARGV[1], access, idle, absolute, sub(text, 68, 81), sub(text, 82), ends)
+enlist(KEYS[3], KEYS[2], ARGV[2], ARGV[3], format('%.0f', access), ends, now)
 return 1
 `);
 
@@ -118,9 +118,9 @@ return 1
  */
 export const FORGET_MOVED = script(`
 ${DELIST}
-local mark = redis.call('GET', KEYS[1])
-if not mark or string.byte(mark) ~= 77 or string.sub(mark, 3, 13) ~= ARGV[1] then return 0 end
+local mark = call('GET', KEYS[1])
+if not mark or string.byte(mark) ~= 77 or sub(mark, 3, 9) ~= ARGV[1] then return 0 end
 delist(KEYS[2], KEYS[3], KEYS[4], KEYS[5], ARGV[2], ARGV[3])
-redis.call('DEL', KEYS[1])
+call('DEL', KEYS[1])
 return 1
 `);

@@ -9,21 +9,21 @@ export const GRACE_MS = 60_000;
 
 /** `us`, `now`: the server's clock in microseconds and milliseconds. */
 export const CLOCK = `
-local time = redis.call('TIME')
+local time = call('TIME')
 local us = time[1] * 1000000 + time[2]
 local now = math.floor(us / 1000)
 `;
 
 /** Functions that read the fixed-offset header of a record's text. Malformed numbers read as 0. */
 export const READ = `
-local function number(text, first, last) return tonumber(string.sub(text, first, last)) or 0 end
+local function number(text, first, last) return tonumber(sub(text, first, last)) or 0 end
 local function version(text) return number(text, 3, 18) end
-local function nonce(text) return string.sub(text, 20, 30) end
-local function lastAccess(text) return number(text, 32, 44) end
-local function idleTimeout(text) return number(text, 46, 56) end
-local function absoluteDeadline(text) return number(text, 58, 70) end
-local function createdAt(text) return number(text, 72, 84) end
-local function user(text) return string.match(text, '^(%S*) ', 86) or '' end
+local function nonce(text) return sub(text, 20, 26) end
+local function lastAccess(text) return number(text, 28, 40) end
+local function idleTimeout(text) return number(text, 42, 52) end
+local function absoluteDeadline(text) return number(text, 54, 66) end
+local function createdAt(text) return number(text, 68, 80) end
+local function user(text) return string.match(text, '^(%S*) ', 82) or '' end
 `;
 
 /** The earlier of both deadlines in ms; 0 = never. */
@@ -40,9 +40,9 @@ end
  * LIVE without a function, for the scripts that run most. Needs CLOCK and DEADLINE.
  */
 export const TIMES = `
-local access = tonumber(string.sub(text, 32, 44)) or 0
-local idle = tonumber(string.sub(text, 46, 56)) or 0
-local absolute = tonumber(string.sub(text, 58, 70)) or 0
+local access = tonumber(sub(text, 28, 40)) or 0
+local idle = tonumber(sub(text, 42, 52)) or 0
+local absolute = tonumber(sub(text, 54, 66)) or 0
 local ends = deadline(access, idle, absolute)
 if ends > 0 and ends <= now then return { -1 } end
 `;
@@ -56,14 +56,14 @@ local function live(text, now)
 end
 `;
 
-/** Writes a record with its expiry. `rest` begins with the time of creation. */
+/** Writes a record with its expiry. `created` is the time of creation and a space, as the record has it. */
 export const PUT = `
-local function put(key, ver, non, access, idle, absolute, rest, ends)
-  local text = string.format('1 %016.0f %s %013.0f %011.0f %013.0f ', ver, non, access, idle, absolute) .. rest
+local function put(key, ver, non, access, idle, absolute, created, rest, ends)
+  local text = format('1 %016.0f %s %013.0f %011.0f %013.0f ', ver, non, access, idle, absolute) .. created .. rest
   if ends == 0 then
-    redis.call('SET', key, text)
+    call('SET', key, text)
   else
-    redis.call('SET', key, text, 'PXAT', string.format('%.0f', ends + ${GRACE_MS}))
+    call('SET', key, text, 'PXAT', format('%.0f', ends + ${GRACE_MS}))
   end
 end
 `;
@@ -75,32 +75,32 @@ end
  */
 export const PROLONG = `
 local function prolong(key, ends, now)
-  local expires = redis.call('PEXPIRETIME', key)
+  local expires = call('PEXPIRETIME', key)
   if ends == 0 then
-    if expires >= 0 then redis.call('PERSIST', key) end
+    if expires >= 0 then call('PERSIST', key) end
     return
   end
   local wanted = ends + ${GRACE_MS}
   if expires == -1 then
-    if redis.call('ZCARD', key) ~= 1 then return end
+    if call('ZCARD', key) ~= 1 then return end
   elseif expires >= wanted then
     return
   end
-  if expires ~= -2 then redis.call('PEXPIREAT', key, string.format('%.0f', wanted + (ends - now) / 4)) end
+  if expires ~= -2 then call('PEXPIREAT', key, format('%.0f', wanted + (ends - now) / 4)) end
 end
 `;
 
 /**
  * Enters a session into its indexes, as far as there are any. userKey is nil for an anonymous one, or stands for none by
- * being that of the deadlines. Needs PROLONG.
+ * being that of the deadlines; access is text. Needs PROLONG.
  */
 export const ENLIST = `
 local function enlist(deadlines, userKey, id, usr, access, ends, now)
   if not deadlines then return end
-  redis.call('ZADD', deadlines, ends == 0 and '+inf' or string.format('%.0f', ends), id .. ' ' .. usr)
+  call('ZADD', deadlines, ends == 0 and '+inf' or format('%.0f', ends), id .. ' ' .. usr)
   prolong(deadlines, ends, now)
   if userKey and userKey ~= deadlines then
-    redis.call('ZADD', userKey, string.format('%.0f', access), id)
+    call('ZADD', userKey, access, id)
     prolong(userKey, ends, now)
   end
 end
@@ -113,18 +113,18 @@ end
 export const DELIST = `
 local function delist(userKey, deadlines, activity, users, id, usr)
   if not deadlines then return false end
-  if activity then redis.call('ZREM', activity, id) end
+  if activity then call('ZREM', activity, id) end
   if userKey ~= deadlines then
-    redis.call('ZREM', userKey, id)
-    if users and redis.call('EXISTS', userKey) == 0 then redis.call('ZREM', users, usr) end
+    call('ZREM', userKey, id)
+    if users and call('EXISTS', userKey) == 0 then call('ZREM', users, usr) end
   end
-  return redis.call('ZREM', deadlines, id .. ' ' .. usr) == 1
+  return call('ZREM', deadlines, id .. ' ' .. usr) == 1
 end
 `;
 
 /** The form of invalidation-message.ts. */
 export const ANNOUNCE = `
 local function announce(channel, operation, id, ver, origin)
-  redis.call('PUBLISH', channel, string.format('%s %s %016.0f %s', operation, id, ver, origin))
+  call('PUBLISH', channel, format('%s %s %016.0f %s', operation, id, ver, origin))
 end
 `;

@@ -207,8 +207,8 @@ export async function startRotating(
         Object.assign((await sessions.get(id))!.record, times);
       } else {
         const key = recordKey(options.keyPrefix!, id);
-        await redis.setrange(key, 71, String(times.createdAt)); // see lib/store/redis-record.ts
-        await redis.setrange(key, 31, String(times.lastAccess));
+        await redis.setrange(key, 67, String(times.createdAt)); // see lib/store/redis-record.ts
+        await redis.setrange(key, 27, String(times.lastAccess));
       }
       app.cache.clear();
       const { record } = (await sessions.get(id))!;
