@@ -127,11 +127,8 @@ for (const mode of ['no activity', 'no users', 'none'] as const) {
 describe.each(modes)('index: %s', (mode) => {
   it('leads to these keys and no others, whatever becomes of sessions, and none outlives them', async () => {
     begin();
-    const { sessions, store, close } = await node(mode, {
-      touchInterval: 0,
-      rotateEvery: '1m',
-      rotateGrace: '1s',
-    });
+    const opened = await node(mode, { touchInterval: 0, rotateEvery: '1m', rotateGrace: '1s' });
+    const { sessions, store } = opened;
     const ann = await sessions.create({ n: 1 }, { userId: 'ann' });
     const visitor = await sessions.create({ n: 2 });
     const other = await sessions.create({ n: 3 }, { userId: 'bob', idleTimeout: '1h' });
@@ -142,7 +139,7 @@ describe.each(modes)('index: %s', (mode) => {
     await ann.regenerate();
     expect((await sessions.get(token))?.data).toEqual({ n: 2 });
     expect(store.capabilities.index).toBe(keepsUsers(mode));
-    await close(); // writes what was noted
+    await opened.close(); // writes what was noted
     closing.splice(1, 1);
     expect(await kinds()).toEqual(KINDS[mode]);
     const keys = (await keysOf(redis, prefix)).filter((key) => key !== `${prefix}layout`);
