@@ -1,10 +1,22 @@
 // What a request gets when the store cannot be asked, as the option and the decorators say. Both links to Redis go
 // through a proxy that the tests cut.
-import { Controller, Get, Param, Post, UseGuards } from '@nestjs/common';
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import {
+  Controller,
+  Get,
+  Inject,
+  Injectable,
+  Param,
+  Post,
+  UseGuards,
+  type CanActivate,
+  type ExecutionContext,
+} from '@nestjs/common';
 import { APP_FILTER } from '@nestjs/core';
 import { describe, expect, it, onTestFinished } from 'vitest';
 import {
   CsrfGuard,
+  HttpSessionService,
   OnStoreUnavailable,
   OptionalSession,
   PublicSession,
@@ -141,6 +153,23 @@ class AppController {
   }
 }
 
+/** What that guard has read. */
+const seen: unknown[] = [];
+
+/** Reads the session before the route's own guard does, and is content with what the module's policy gives. */
+@Injectable()
+class LooksFirst implements CanActivate {
+  constructor(@Inject(HttpSessionService) private readonly http: HttpSessionService) {}
+
+  async canActivate(context: ExecutionContext): Promise<boolean> {
+    const request = context.switchToHttp().getRequest<IncomingMessage & { raw?: IncomingMessage }>();
+    const response = context.switchToHttp().getResponse<ServerResponse & { raw?: ServerResponse }>();
+    const session = this.http.attachSession(request.raw ?? request, response.raw ?? response);
+    seen.push(await session.get('name'));
+    return true;
+  }
+}
+
 @Controller()
 @UseGuards(SessionGuard)
 class StaleController {
@@ -155,6 +184,22 @@ class StaleController {
   }
 }
 
+@Controller()
+@UseGuards(LooksFirst, SessionGuard)
+class TwoLooksController {
+  @Get('twice')
+  @OptionalSession()
+  twice(@Session() session: Visitor) {
+    return told(session);
+  }
+  @Get('twice-strictly')
+  @OptionalSession()
+  @StrictSession()
+  strictly(@Session() session: Visitor) {
+    return told(session);
+  }
+}
+
 interface Rig extends TestApp {
   cut(): Promise<void>;
   mend(token: string): Promise<void>;
@@ -163,7 +208,9 @@ interface Rig extends TestApp {
 async function startRig(
   platform: Platform,
   session: SessionModuleOptions,
-  controllers: (typeof AppController | typeof StaleController)[] = [AppController],
+  controllers: (typeof AppController | typeof StaleController | typeof TwoLooksController)[] = [
+    AppController,
+  ],
 ): Promise<Rig> {
   const { redis, keyPrefix } = onRedis();
   const target = new URL(redis);
@@ -392,6 +439,19 @@ describe.each(PLATFORMS)('the store cannot be asked: %s', (platform) => {
       expect(await app.registry.count()).toBe(1);
     },
   );
+
+  it("'stale': what one look was content with, a stricter one of the same request is not", async () => {
+    const app = await startRig(platform, { onStoreUnavailable: 'stale' }, [
+      AppController,
+      TwoLooksController,
+    ]);
+    const { token } = await app.sessions.create({ name: 'Ada' });
+    await app.cut();
+    seen.length = 0;
+    expect((await app.send('/twice', { cookie: token })).body).toMatchObject({ source: 'stale' });
+    expect((await app.send('/twice-strictly', { cookie: token })).body).toEqual(UNAVAILABLE);
+    expect(seen).toEqual(['Ada', 'Ada']);
+  });
 
   it("'stale' for one route: only that one reads on", async () => {
     const app = await startRig(platform, {}, [AppController, StaleController]);
