@@ -187,7 +187,7 @@ describe('expiry, by the clock of Redis', () => {
       { absoluteTimeout: '1h', idleTimeout: '1h', userId: 'ada' },
     );
     const header = async (): Promise<string> =>
-      (await redis.getrange(recordKey(prefix, session.id), 57, 69)) ?? '';
+      (await redis.getrange(recordKey(prefix, session.id), 53, 65)) ?? '';
     const absolute = String(session.createdAt + 3_600_000);
     const lastAccess = session.lastAccess;
     for (const act of [
