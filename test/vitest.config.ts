@@ -24,7 +24,8 @@ export default defineConfig({
     globals: false,
     globalSetup: ['./test/support/global-setup.ts'],
     pool: 'forks',
-    maxWorkers: 2,
+    // One more than the two cores that CI has: many of these tests wait for time to pass.
+    maxWorkers: 3,
     testTimeout: 30_000,
     hookTimeout: 30_000,
     teardownTimeout: 10_000,

@@ -70,7 +70,7 @@ describe('the server', () => {
   it('every command and option in the scripts is in Redis 7.0', async () => {
     const folder = new URL('../../lib/store/scripts/', import.meta.url);
     const calls = readdirSync(folder).flatMap((file) =>
-      [...readFileSync(new URL(file, folder), 'utf8').matchAll(/redis\.p?call\('(\w+)'([^\n]*)/g)].map(
+      [...readFileSync(new URL(file, folder), 'utf8').matchAll(/\bp?call\('(\w+)'([^\n]*)/g)].map(
         ([, command, rest]) => ({ command: command!, options: rest!.match(/(?<=, ')[A-Z]+(?=')/g) ?? [] }),
       ),
     );

@@ -199,9 +199,14 @@ const WEAKEN = {
   },
   /** In a Cluster: a master that answers counts as the owner of every slot it has once owned. */
   unkeyed: (options) => {
+    const isSubscriber = ({ options: { connectionName } }) => connectionName?.startsWith('sessionkit-sub');
     replace(Redis.prototype, 'exists', (exists, client) => async (...keys) => {
-      const isSubscriber = client.options.connectionName?.startsWith('sessionkit-sub');
-      return isSubscriber ? void (await client.ping()) : exists(...keys);
+      return isSubscriber(client) ? void (await client.ping()) : exists(...keys);
+    });
+    replace(Redis.prototype, 'ssubscribe', (ssubscribe, client) => async (...names) => {
+      const answer = await ssubscribe(...names);
+      client.condition.subscriber.del = () => undefined; // nor what the server takes back
+      return answer;
     });
     replace(RedisSessionStore.prototype, 'open', (open, { connection }) => () => {
       connection.onRedirected = () => undefined;
