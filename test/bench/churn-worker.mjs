@@ -20,15 +20,11 @@ const PRUNE_TIMER_MS = 1_000;
 const TURN = 500;
 
 let passed = 0;
-const clock = { monotonic: () => 5_000 + passed, wall: () => Date.UTC(2030, 0, 1) + passed };
+const monotonic = () => 5_000 + passed;
+const clock = { monotonic, steady: monotonic, wall: () => Date.UTC(2030, 0, 1) + passed };
 /** Links that never break. */
-const source = {
-  epoch: 0,
-  isLiveAt: () => true,
-  provenUntil: (_epoch, now) => now,
-  countRefusedFill() {},
-  onInvalidation() {},
-};
+const lease = { epoch: 0, isLiveAt: () => true, provenUntil: () => Infinity };
+const source = { leaseOf: () => lease, countRefusedFill() {}, onInvalidation() {} };
 
 let parts;
 let recent = [];
