@@ -147,6 +147,7 @@ async function ours({ url, prefix, data }, { guarded = false, writes = false }) 
   const options = {
     redis: url,
     keyPrefix: prefix,
+    sweepInterval: '1h', // its commands are not the requests'
     idleTimeout: IDLE_SECONDS * 1_000,
     cookie: { name: COOKIE, secure: false },
   };
