@@ -512,7 +512,7 @@ export class SessionEngine {
     );
   }
 
-  /** How many sessions the user may have; undefined: any number. */
+  /** How many sessions the user may have; undefined: no limit. */
   async #limitOf(userId: string | null): Promise<SessionLimit | undefined> {
     const { maxSessionsPerUser, onLimit } = this.options;
     if (userId === null || maxSessionsPerUser === 0) return undefined;

@@ -244,10 +244,11 @@ describe.each(modes)('index: %s', (mode) => {
       (await Promise.all(made.map(({ token }) => sessions.get(token)))).every((one) => one === null),
     );
     const told: (string | null)[] = [];
-    await store.sweep(({ userId }) => told.push(userId), 100);
+    await store.sweep(({ userId }) => told.push(userId), 10_000);
     expect(expired).toEqual([]);
     if (mode === 'none') {
       expect(told).toEqual([]);
+      expect((await keysOf(redis, prefix)).filter((key) => key.endsWith(':sweep'))).toEqual([]); // not even claimed
       return;
     }
     expect(told.map(String).toSorted((a, b) => a.localeCompare(b))).toEqual(['ann', 'ann', 'bob', 'null']);
