@@ -12,12 +12,14 @@ const { leaseMs } = COHERENCE;
 const QUIET_MS = 2_000;
 const MIN_HIT_RATIO = 0.8;
 
+const pace = { burst: 30, everyMs: 2 };
+
 let rig: Rig;
 beforeAll(async () => {
   rig = await Rig.open({
     readers: { a: 'none', b: 'none', direct: 'none', naive: 'naive' },
     direct: ['direct'],
-    reader: { pace: { burst: 30, everyMs: 2 } },
+    paces: { a: pace, b: pace, direct: pace, naive: pace },
   });
 });
 afterAll(() => rig?.close());

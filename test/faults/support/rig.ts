@@ -26,8 +26,8 @@ export interface RigSettings {
   readers: Record<string, Weakness>;
   coherence?: { leaseMs: number; heartbeatMs: number };
   load?: Partial<WriterLoad>;
-  /** Per reader, e.g. its pace. */
-  reader?: Omit<ReaderSettings, 'options' | 'weaken'>;
+  /** By reader's name, for those with a pace of their own. */
+  paces?: Record<string, NonNullable<ReaderSettings['pace']>>;
   /** Readers whose S goes straight to the server: a proxy's buffers would hide that they do not read. */
   direct?: string[];
 }
@@ -84,7 +84,8 @@ export class Rig {
           // Long, so that it cannot hide what the protocol misses.
           cache: { maxAge: '10m' },
         } satisfies SessionModuleOptions;
-        readers[name] = { ...settings.reader, options, weaken };
+        const pace = settings.paces?.[name];
+        readers[name] = { options, weaken, ...(pace === undefined ? {} : { pace }) };
       }
       const redis = new Client(server.url, { maxRetriesPerRequest: null });
       redis.on('error', () => undefined);
