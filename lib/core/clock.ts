@@ -1,7 +1,7 @@
 /** Time as one process sees it. Injected, so that tests can move it. */
 export interface Clock {
   /**
-   * Milliseconds for deadlines inside this process. Never goes back; jumps ahead with the wall clock, because the
+   * Whole milliseconds for deadlines inside this process. Never goes back; jumps ahead with the wall clock, because the
    * system's monotonic clock stands still while a machine is suspended.
    */
   monotonic(): number;
@@ -11,29 +11,52 @@ export interface Clock {
   wall(): number;
 }
 
-/** Differences below this are the wall clock's resolution, not a jump. Milliseconds. */
+/** Differences below this are the clocks' resolution, not a jump. Milliseconds. */
 const JITTER_MS = 5;
 
+/** Two clocks are compared when so much has passed since they last were. Milliseconds. */
+const COMPARE_MS = 20;
+
 /**
- * A clock that is never behind either of two others: it counts with `monotonic`, and leaps whenever `wall` gets ahead
- * of that. So a deadline passes at the latest when either clock says so (COHERENCE rule 5), and costs one number.
+ * A clock that is behind neither of two others by more than their resolution, in whole milliseconds: so a deadline
+ * passes when either says so (COHERENCE rule 5).
+ *
+ * It shows what `wall` shows, moved by as much as makes up for the times that was set back. A reading costs as much as
+ * the lookup it is for, so there is one: a clock that was set back shows less than a moment ago, and then, and every
+ * `COMPARE_MS`, `monotonic` is read too. What a comparison cannot see is a step back by as much as nobody had read the
+ * clock for; the heartbeat of the near cache's link reads it several times a second.
  */
 export function fasterOf(monotonic: () => number, wall: () => number): () => number {
-  let offset = wall() - monotonic();
+  let shown = Math.floor(monotonic());
+  let shift = shown - wall();
+  let compareAt = -Infinity;
+  /** What `monotonic` is behind this clock by: the leaps of `wall`. */
   let leapt = 0;
+
+  const compare = (at: number): number => {
+    compareAt = at + COMPARE_MS;
+    const byWall = at + shift;
+    const byMonotonic = monotonic() + leapt;
+    const wasSetBack = byWall < shown || byWall < byMonotonic - JITTER_MS;
+    const now = wasSetBack ? Math.max(shown, Math.floor(byMonotonic)) : byWall;
+    shift = now - at;
+    if (now - byMonotonic > (wasSetBack ? 0 : JITTER_MS)) leapt += now - byMonotonic;
+    return now;
+  };
   return () => {
-    const now = monotonic();
-    const drift = wall() - now - offset;
-    if (drift > JITTER_MS || drift < -JITTER_MS) {
-      offset += drift;
-      if (drift > 0) leapt += drift;
-    }
-    return now + leapt;
+    const at = wall();
+    const now = at + shift;
+    return (shown = now < shown || at >= compareAt ? compare(at) : now);
   };
 }
 
 const steady = () => Number(process.hrtime.bigint()) / 1e6; // what performance.now() reads, at half its price
-const monotonic = fasterOf(steady, () => Date.now());
+const started = steady();
+/** Counted from the start of the process: whole numbers below 2^31 need no memory of their own in an object. */
+const monotonic = fasterOf(
+  () => steady() - started,
+  () => Date.now(),
+);
 
 export const SYSTEM_CLOCK: Clock = { monotonic, steady, wall: () => Date.now() };
 

@@ -5,8 +5,8 @@ import type { CopyLease } from '../core/session-cache.interface.js';
  * **epoch**: a stretch of time in which nothing can have been missed.
  *
  * A proof is dated when its question was sent, not when it was answered: all that can be said of the answer is that
- * the server gave it later than that. Times are monotonic milliseconds of this process; no clocks of different
- * machines are compared.
+ * the server gave it later than that. Times are whole monotonic milliseconds of this process, so that a difference of
+ * `leaseMs` may be nearly one more and is over; no clocks of different machines are compared.
  */
 export class Lease implements CopyLease {
   #proof = -Infinity;
@@ -38,7 +38,7 @@ export class Lease implements CopyLease {
   }
 
   isLiveAt(now: number): boolean {
-    return now - this.#proof <= this.leaseMs;
+    return now - this.#proof < this.leaseMs;
   }
 
   provenUntil(epoch: number): number {

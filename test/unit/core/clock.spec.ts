@@ -113,6 +113,40 @@ describe('fasterOf', () => {
     expect(clock() - before).toBeCloseTo(3_700, 3);
   });
 
+  it('reads the monotonic clock only when 20 ms have passed, or the wall clock has gone back', () => {
+    const at = { monotonic: 1_000, wall: 1_000_000 };
+    let looks = 0;
+    const clock = fasterOf(
+      () => (looks++, at.monotonic),
+      () => at.wall,
+    );
+    clock();
+    looks = 0;
+    for (let ms = 0; ms < 19; ms++) {
+      at.monotonic++;
+      at.wall++;
+      clock();
+    }
+    expect(looks).toBe(0);
+    at.monotonic++;
+    at.wall++;
+    clock();
+    expect(looks).toBe(1);
+    at.wall--;
+    clock();
+    expect(looks).toBe(2);
+  });
+
+  it('a step back by just what nobody has read the clock for is seen 20 ms later, and made good', () => {
+    const { clock, run, step } = machine();
+    const before = clock();
+    run(500);
+    step(-495);
+    expect(clock() - before).toBe(5); // the limit of what one reading can tell
+    run(15);
+    expect(clock() - before).toBe(515);
+  });
+
   it('never goes back, and is behind neither clock by more than their resolution (property)', () => {
     const move = fc.oneof(
       fc.record({ kind: fc.constant('run' as const), ms: fc.nat(100_000) }),
