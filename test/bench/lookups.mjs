@@ -37,16 +37,22 @@ export function looped(lookup) {
   return counted((count) => loop(count, lookup));
 }
 
-/** @param {(index: number) => Promise<boolean>} lookup the same, awaited */
-export function awaited(lookup) {
-  const loop = compile(`async (count, concurrency, worker, lookup) => {
+/**
+ * The same, awaited as a caller does: one `await` for each lookup, of a promise or of a plain value.
+ *
+ * @param {(index: number) => unknown} lookup under a number below `ROUND`
+ * @param {(found: any) => boolean} isRight true for what it should have found
+ */
+export function awaited(lookup, isRight) {
+  const loop = compile(`async (count, concurrency, worker, lookup, isRight) => {
     let found = 0;
-    for (let index = worker; index < count; index += concurrency) if (await lookup(index & ${ROUND - 1})) found++;
+    for (let index = worker; index < count; index += concurrency)
+      if (isRight(await lookup(index & ${ROUND - 1}))) found++;
     return found;
   }`);
   return counted(async (count, concurrency) => {
     const workers = Array.from({ length: concurrency }, (_, worker) =>
-      loop(count, concurrency, worker, lookup),
+      loop(count, concurrency, worker, lookup, isRight),
     );
     return (await Promise.all(workers)).reduce((sum, found) => sum + found, 0);
   });

@@ -26,15 +26,13 @@ export async function cache(env) {
   // What any cache must do whose copies end: one lookup, one reading of the clock.
   const lasting = new Map(tokens.map((token) => [token, { data: makeData(), until: 2 ** 52 }]));
   // An awaited lookup, as `await service.get(token)` is one.
-  const mapAwaited = awaited(async (index) => (sink = map.get(tokens[index])) !== undefined);
-  const getAwaited = awaited(async (index) => {
-    sink = await service.get(tokens[index]);
-    return sink !== null && sink.isNew === false;
-  });
-  const getAndRead = awaited(async (index) => {
-    sink = await service.get(tokens[index]);
-    return sink.data.x === 1_000_000;
-  });
+  const mapAwaited = awaited(
+    (index) => map.get(tokens[index]),
+    (data) => (sink = data) !== undefined,
+  );
+  const get = (index) => service.get(tokens[index]);
+  const getAwaited = awaited(get, (session) => (sink = session) !== null && session.isNew === false);
+  const getAndRead = awaited(get, (session) => (sink = session).data.x === 1_000_000);
   const mapSync = looped((index) => (sink = map.get(tokens[index])) !== undefined);
   const lastingSync = looped((index) => {
     sink = lasting.get(tokens[index]);
@@ -91,7 +89,10 @@ export async function forged(env) {
   const unknown = Array.from({ length: ROUND }, forgeToken);
 
   let hitsBefore = 0;
-  const lookups = awaited(async (index) => (sink = await near.service.get(unknown[index])) === null);
+  const lookups = awaited(
+    (index) => near.service.get(unknown[index]),
+    (session) => (sink = session) === null,
+  );
   const again = {
     async prepare() {
       // They are remembered for 5 s; a fresh read begins them anew.
@@ -105,14 +106,9 @@ export async function forged(env) {
       check(remembered === count, `${remembered} of ${count} unknown tokens were answered from memory`);
     },
   };
-  const cached = awaited(async (index) => {
-    sink = await near.service.get(tokens[index]);
-    return sink.source === 'cache';
-  });
-  const stored = awaited(async (index) => {
-    sink = await far.service.get(farTokens[index]);
-    return sink.source === 'store';
-  });
+  const from = (source) => (session) => (sink = session).source === source;
+  const cached = awaited((index) => near.service.get(tokens[index]), from('cache'));
+  const stored = awaited((index) => far.service.get(farTokens[index]), from('store'));
 
   let fresh = [];
   let absent = 0;
