@@ -1,6 +1,6 @@
 import { hash } from 'node:crypto';
 import { LRUCache } from 'lru-cache';
-import { SYSTEM_CLOCK, type Clock } from '../core/clock.js';
+import { SYSTEM_CLOCK, unboxed, type Clock } from '../core/clock.js';
 import type {
   CacheLoad,
   CopyLease,
@@ -35,9 +35,8 @@ interface Entry {
   endsAt: number;
   /** Monotonic milliseconds before the store was asked for it. */
   readAt: number;
-  bytes: number;
-  /** `staleRead` has been emitted for it in this outage. */
-  toldStale: boolean;
+  /** How many copies had been stored when it was last moved to the end of the list that the least recently used leave. */
+  usedAt: number;
   file: (StoredFile & { readonly digest: string }) | null;
 }
 
@@ -72,6 +71,8 @@ export class CacheService implements SessionCache {
   readonly #maxAge: number;
   /** Infinity where there is no limit. */
   readonly #maxBytes: number;
+  /** Copies that `staleRead` has been emitted for in this outage. */
+  readonly #toldStale = new WeakSet<Entry>();
   #cursor: Iterator<string> | undefined;
   #clearing = false;
   /** How much longer than otherwise a copy may be served while the store cannot be asked; 0 = not at all. */
@@ -104,12 +105,16 @@ export class CacheService implements SessionCache {
     this.#entries = new LRUCache<string, Entry>({
       // Without either limit lru-cache wants another bound; every entry counts as 1 towards this one.
       ...(maxBytes > 0
-        ? { max: maxEntries, maxSize: maxBytes, sizeCalculation: ({ bytes }: Entry) => Math.max(1, bytes) }
+        ? {
+            max: maxEntries,
+            maxSize: maxBytes,
+            sizeCalculation: (entry: Entry) => Math.max(1, bytesOf(entry)),
+          }
         : maxEntries > 0
           ? { max: maxEntries }
           : { maxSize: Number.MAX_SAFE_INTEGER, sizeCalculation: () => 1 }),
       dispose: (entry, token, reason) => {
-        this.#bytes -= entry.bytes;
+        this.#bytes -= bytesOf(entry);
         if (entry.file !== null && !this.#clearing) this.files?.remove(entry.record.id, entry.file);
         if (reason === 'set') return;
         if (reason === 'evict') this.#evictions++;
@@ -137,10 +142,12 @@ export class CacheService implements SessionCache {
    * @param now leave it out: it saves callers that have just read the clock from doing so again
    */
   get(token: string, now = this.clock.monotonic()): SessionRecord | undefined {
-    const entry = this.#entries.get(token);
+    const entry = this.#entries.peek(token);
     if (entry !== undefined && this.#mayServe(entry, now)) {
       if (entry.file !== null) return undefined;
       this.#hits++;
+      // Moving it to the end of the list costs as much as finding it, and only new copies displace others.
+      if (entry.usedAt + (this.#entries.size >> 3) <= this.#writes) this.#use(token, entry);
       return entry.record;
     }
     this.#misses++;
@@ -167,8 +174,8 @@ export class CacheService implements SessionCache {
     if (entry === undefined || !may(entry)) return undefined;
     const { file } = entry;
     const record = file === null ? entry.record : await this.#recordIn(file, token, entry, may);
-    if (record !== undefined && !entry.toldStale) {
-      entry.toldStale = true;
+    if (record !== undefined && !this.#toldStale.has(entry)) {
+      this.#toldStale.add(entry);
       this.events.emit('staleRead', { id: record.id });
     }
     return record;
@@ -269,9 +276,12 @@ export class CacheService implements SessionCache {
       return;
     entry.record = { ...entry.record, lastAccess: touched.lastAccess };
     entry.endsAt = endOf(sentAt, entry.record, touched.now);
-    entry.toldStale = false;
+    this.#toldStale.delete(entry);
     // A touch tells of the session's life, not of its data: those are read again after maxAge all the same.
-    entry.deadline = Math.min(this.#deadline(sentAt, entry.record, touched.now), entry.readAt + this.#maxAge);
+    entry.deadline = Math.min(
+      this.#deadline(sentAt, entry.record, touched.now),
+      unboxed(entry.readAt + this.#maxAge),
+    );
   }
 
   /** @internal */
@@ -351,6 +361,11 @@ export class CacheService implements SessionCache {
     const stats = this.stats();
     this.events.emit('cacheReport', stats);
     return stats;
+  }
+
+  #use(token: string, entry: Entry): void {
+    this.#entries.get(token);
+    entry.usedAt = this.#writes;
   }
 
   #mayServe(entry: Entry, now: number): boolean {
@@ -435,7 +450,7 @@ export class CacheService implements SessionCache {
       held.record = { ...held.record, lastAccess: record.lastAccess };
       held.deadline = deadline;
       held.endsAt = endOf(ticket.sentAt, record, storeNow);
-      held.toldStale = false;
+      this.#toldStale.delete(held);
       held.readAt = ticket.sentAt;
       return true;
     }
@@ -445,16 +460,14 @@ export class CacheService implements SessionCache {
       epoch: ticket.epoch,
       deadline,
       endsAt: endOf(ticket.sentAt, record, storeNow),
-      bytes: sizeOf(record),
-      toldStale: false,
       file: null,
       readAt: ticket.sentAt,
+      usedAt: ++this.#writes,
     };
     const key = this.#tokenOfId.get(record.id) ?? detached(token);
     this.#entries.set(key, entry);
-    this.#bytes += entry.bytes;
+    this.#bytes += bytesOf(entry);
     this.#tokenOfId.set(record.id, key);
-    this.#writes++;
     if (this.files !== null) void this.#moveToFile(this.files, key, entry);
     if (this.events.wants('cacheWrite')) this.events.emit('cacheWrite', { id: record.id });
     return true;
@@ -469,8 +482,7 @@ export class CacheService implements SessionCache {
     } else if (file === null) {
       this.#entries.delete(token);
     } else {
-      this.#bytes += file.bytes - entry.bytes;
-      entry.bytes = file.bytes;
+      this.#bytes += file.bytes - bytesOf(entry);
       entry.file = { ...file, digest: digestOf(record) };
       entry.record = { ...entry.record, metadata: NOTHING, data: '' };
     }
@@ -480,6 +492,7 @@ export class CacheService implements SessionCache {
   async #readFile(token: string): Promise<SessionRecord | undefined> {
     const entry = this.#entries.get(token);
     if (entry === undefined || !this.#mayServe(entry, this.clock.monotonic())) return undefined;
+    entry.usedAt = this.#writes;
     const { file } = entry;
     if (file === null) {
       this.#hits++;
@@ -513,7 +526,7 @@ export class CacheService implements SessionCache {
   }
 
   #deadline(sentAt: number, record: SessionRecord, storeNow: number): number {
-    return sentAt + Math.min(endOf(0, record, storeNow) * this.#ttlRatio, this.#maxAge);
+    return unboxed(sentAt + Math.min(endOf(0, record, storeNow) * this.#ttlRatio, this.#maxAge));
   }
 
   #raise(id: string, version: number): void {
@@ -543,12 +556,16 @@ const NOTHING = Object.freeze({});
  * less, because the store's `now` is cut to whole ones and may be nearly one more.
  */
 function endOf(sentAt: number, record: SessionRecord, storeNow: number): number {
-  return sentAt + (deadlineOf(record) - storeNow - 1);
+  return unboxed(sentAt + (deadlineOf(record) - storeNow - 1));
 }
 
 /** A copy of its own: a token is a slice of a Cookie header, and would keep all of that in memory as long as it lives. */
 function detached(token: string): string {
   return Buffer.from(token, 'latin1').toString('latin1');
+}
+
+function bytesOf({ record, file }: Entry): number {
+  return file === null ? sizeOf(record) : file.bytes;
 }
 
 function sizeOf({ data }: SessionRecord): number {

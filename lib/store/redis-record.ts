@@ -51,7 +51,7 @@ export function parseRecord(id: string, text: string): SessionRecord | null {
       idleTimeout: Number(text.slice(41, 52)),
       absoluteDeadline: Number(text.slice(53, 66)),
       metadata: parseMetadata(text.slice(userEnd + 1, metadataEnd)),
-      data: text.slice(metadataEnd + 1),
+      data: detached(text, metadataEnd + 1),
     };
     const numbersSum =
       record.version + record.createdAt + record.lastAccess + record.idleTimeout + record.absoluteDeadline;
@@ -59,6 +59,18 @@ export function parseRecord(id: string, text: string): SessionRecord | null {
   } catch {
     return null; // malformed percent-encoding or JSON: the caller reports the record as undecodable
   }
+}
+
+/** The share of the header in more text than this is not worth a copy. */
+const MAX_DETACHED = 4_096;
+
+/**
+ * The rest of the text from `start` on, as a string of its own: a slice keeps all of the text in memory, and so would the
+ * near cache for as long as it keeps the record.
+ */
+function detached(text: string, start: number): string {
+  const rest = text.slice(start);
+  return text.length > MAX_DETACHED ? rest : Buffer.from(rest).toString();
 }
 
 const NO_METADATA: SessionMetadata = Object.freeze({});
