@@ -818,6 +818,24 @@ describe('CacheService: forgetting', () => {
     expect(cache.size).toBe(1);
   });
 
+  it('a copy that was served stays while no more than 7/8 of maxEntries are stored after that, whatever came between', () => {
+    const max = 64;
+    for (let readAfter = 0; readAfter < max; readAfter++) {
+      const { cache, fill } = openCache({ maxEntries: max });
+      const others = (name: string, count: number) => {
+        for (let i = 0; i < count; i++) fill(`${name}${i}`);
+      };
+      others('before', max);
+      fill('a');
+      others('between', readAfter);
+      expect(cache.get('a')).toBeDefined();
+      others('after', (max * 7) / 8);
+      expect(cache.peek('a')).toBeDefined();
+      others('last', max / 8);
+      expect(cache.peek('a')).toBeUndefined();
+    }
+  });
+
   it('maxEntries 0 is no limit', () => {
     const { cache, fill } = openCache({ maxEntries: 0 });
     for (let i = 0; i < 20_000; i++) fill(`s${i}`);

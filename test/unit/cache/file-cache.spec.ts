@@ -173,6 +173,7 @@ describe('FileCache: what lies on the disk', () => {
         await gate.promise;
         return JSON.stringify(record);
       },
+      timeoutMs: 60_000, // all of them lie open until the last is there
     });
     for (let i = 0; i < 260; i++) await sessions.create({ i });
     expect(files.writing).toBe(256);

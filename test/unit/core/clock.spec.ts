@@ -1,7 +1,7 @@
 // Shown to fail when leaps of the wall clock are ignored, when steps back are not followed, and when jitter is summed up.
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { fasterOf, StoreClock, SYSTEM_CLOCK } from '../../../lib/core/clock.js';
+import { fasterOf, StoreClock, SYSTEM_CLOCK, unboxed } from '../../../lib/core/clock.js';
 import { ManualClock } from '../../support/manual-clock.js';
 
 /** A machine's two clocks; the test moves each by itself. */
@@ -211,4 +211,22 @@ describe('StoreClock', () => {
     clock.advance(5);
     expect([storeClock.now(), storeClock.latest()]).toEqual([1_000_015, 1_000_015]);
   });
+});
+
+it('unboxed() gives back the same number', () => {
+  const numbers = [
+    0,
+    1,
+    -1,
+    1.5,
+    2 ** 31 - 1,
+    2 ** 31,
+    2 ** 32,
+    -(2 ** 31) - 1,
+    1.79e12,
+    Infinity,
+    -Infinity,
+  ];
+  expect(numbers.map(unboxed)).toEqual(numbers);
+  expect(unboxed(Number.NaN)).toBeNaN();
 });
