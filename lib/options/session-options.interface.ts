@@ -278,7 +278,10 @@ export interface SessionIndexOptions {
 
 /** @publicApi */
 export interface SessionCacheOptions {
-  /** Most sessions held; the least recently used make room. 0 = no limit. @default 10000 */
+  /**
+   * Most sessions held; the least recently used make room, where "recently" is known to an eighth of this. 0 = no limit.
+   * @default 10000
+   */
   maxEntries?: number;
   /**
    * Most bytes of session data held, as the codec wrote it (`stats().bytes`; a copy takes some 500 bytes of memory besides):
