@@ -45,11 +45,8 @@ export function parseRecord(id: string, text: string): SessionRecord | null {
     const record = {
       id,
       userId: decodeUserId(text.slice(USER, userEnd)),
-      version: Number(text.slice(2, 18)),
-      createdAt: Number(text.slice(BODY, 80)),
-      lastAccess: Number(text.slice(27, 40)),
+      ...parseHead(text),
       idleTimeout: Number(text.slice(41, 52)),
-      absoluteDeadline: Number(text.slice(53, 66)),
       metadata: parseMetadata(text.slice(userEnd + 1, metadataEnd)),
       data: text.slice(metadataEnd + 1),
     };
@@ -59,6 +56,17 @@ export function parseRecord(id: string, text: string): SessionRecord | null {
   } catch {
     return null; // malformed percent-encoding or JSON: the caller reports the record as undecodable
   }
+}
+
+function parseHead(
+  text: string,
+): Pick<SessionRecord, 'version' | 'createdAt' | 'lastAccess' | 'absoluteDeadline'> {
+  return {
+    version: Number(text.slice(2, 18)),
+    createdAt: Number(text.slice(BODY, 80)),
+    lastAccess: Number(text.slice(27, 40)),
+    absoluteDeadline: Number(text.slice(53, 66)),
+  };
 }
 
 const NO_METADATA: SessionMetadata = Object.freeze({});
@@ -90,6 +98,11 @@ export function formatVersion(version: number): string {
   return String(version).padStart(16, '0');
 }
 
+/** An idle timeout as it stands in the header. */
+export function formatIdle(idleTimeout: number): string {
+  return String(idleTimeout).padStart(11, '0');
+}
+
 /** A userId as it stands in key names and records: without space, brace or control character; empty if anonymous. */
 export function encodeUserId(userId: string | null): string {
   return userId === null ? '' : encodeURIComponent(userId);
@@ -107,12 +120,20 @@ export function newNonce(): string {
   return withRandomBytes(6, (bytes) => bytes.toString('base64url').slice(0, 7));
 }
 
-/** The record that a script made of `session`: { 1, version, createdAt, lastAccess, absolute deadline, now }. */
-export function createdRecord(session: NewSession, reply: readonly number[]): LoadedSession {
-  const [, version = 0, createdAt = 0, lastAccess = 0, absoluteDeadline = 0, now = 0] = reply;
+/** The record that a script made of `session`. @param reply the head of its text, and the time (13 digits) */
+export function createdRecord(session: NewSession, reply: string): LoadedSession {
   const { id, userId, idleTimeout, metadata, data } = session;
   return {
-    record: { id, userId, version, createdAt, lastAccess, idleTimeout, absoluteDeadline, metadata, data },
-    now,
+    record: { id, userId, ...parseHead(reply), idleTimeout, metadata, data },
+    now: Number(reply.slice(USER)),
+  };
+}
+
+/** @param reply of a script: version, lastAccess and the time, with 16, 13 and 13 digits */
+export function parseTimes(reply: string): { version: number; lastAccess: number; now: number } {
+  return {
+    version: Number(reply.slice(0, 16)),
+    lastAccess: Number(reply.slice(17, 30)),
+    now: Number(reply.slice(31)),
   };
 }
