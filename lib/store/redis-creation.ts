@@ -50,7 +50,7 @@ export class RedisCreation {
       session.absoluteTimeout,
       session.id,
       user,
-      formatTail(session),
+      formatTail(user, session.metadata, session.data),
       ...(session.given === true
         ? [this.keys.channelOf(this.keys.partitionOf(session.id)), this.origin]
         : []),
@@ -87,7 +87,7 @@ export class RedisCreation {
           session.absoluteTimeout,
           id,
           user,
-          formatTail(session),
+          formatTail(user, session.metadata, session.data),
           this.keys.channelOf(partition),
           this.origin,
           limit.max,

