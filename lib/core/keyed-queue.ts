@@ -4,7 +4,7 @@
  * ahead hangs, or waits for this very one.
  */
 export class KeyedQueue {
-  readonly #tails = new Map<unknown, Promise<unknown>>();
+  readonly #tails = new Map<unknown, Place>();
 
   /**
    * @param waitMs longest time a task waits for its turn
@@ -18,7 +18,13 @@ export class KeyedQueue {
   /** @param key a string, or an object (its identity counts) */
   run<T>(key: unknown, task: () => Promise<T>): Promise<T> {
     const before = this.#tails.get(key);
-    if (before === undefined) return this.#first(key, task);
+    const place = new Place();
+    this.#tails.set(key, place); // first, so that what the task itself asks for queues behind it
+    const settle = () => {
+      if (this.#tails.get(key) === place) this.#tails.delete(key);
+      place.leave();
+    };
+    if (before === undefined) return this.#start(task, settle);
     return new Promise<T>((resolve, reject) => {
       let late = false;
       const timer = setTimeout(() => {
@@ -29,32 +35,36 @@ export class KeyedQueue {
         clearTimeout(timer);
         if (!late) await task().then(resolve, reject);
       };
-      void this.#queue(key, before.then(start, start));
+      void before.left().then(start).then(settle, settle);
     });
   }
 
   /** Resolves when everything queued so far has ended, well or badly. */
   async idle(): Promise<void> {
-    await Promise.allSettled(this.#tails.values());
+    await Promise.all([...this.#tails.values()].map((place) => place.left()));
   }
 
-  /** Starts at once, but takes its place first: what the task itself asks for must queue behind it. */
-  #first<T>(key: unknown, task: () => Promise<T>): Promise<T> {
-    let end = () => {};
-    const place = new Promise<void>((resolve) => (end = resolve));
-    void this.#queue(key, place);
+  #start<T>(task: () => Promise<T>, settle: () => void): Promise<T> {
     const running = task();
-    running.then(end, end);
+    running.then(settle, settle);
     return running;
   }
+}
 
-  /** The place in the queue is kept until the task has ended, even if its caller has been refused. */
-  #queue<T>(key: unknown, place: Promise<T>): Promise<T> {
-    this.#tails.set(key, place);
-    const settle = () => {
-      if (this.#tails.get(key) === place) this.#tails.delete(key);
-    };
-    place.then(settle, settle);
-    return place;
+/** A place in the queue, kept until its task has ended, even if its caller has been refused. */
+class Place {
+  #left = false;
+  #promise: Promise<void> | undefined;
+  #resolve: (() => void) | undefined;
+
+  /** Nearly always nobody waits: the promise is made for whoever does. */
+  left(): Promise<void> {
+    if (this.#left) return Promise.resolve();
+    return (this.#promise ??= new Promise((resolve) => (this.#resolve = resolve)));
+  }
+
+  leave(): void {
+    this.#left = true;
+    this.#resolve?.();
   }
 }

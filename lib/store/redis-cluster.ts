@@ -1,6 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { Logger } from '@nestjs/common';
-import type { Redis } from 'ioredis';
 import type { StoreConnection } from '../core/store-connection.interface.js';
 import { SessionStoreUnavailableError } from '../errors/state.errors.js';
 import type { ClusterTopology } from './cluster-topology.js';
@@ -129,7 +128,7 @@ export class RedisCluster implements RedisLinks {
   async read<T>(
     partition: number,
     operation: string,
-    command: (client: Redis) => Promise<T>,
+    command: Attempt<T>,
     purpose?: CommandPurpose,
   ): Promise<T> {
     return (await this.#send(partition, operation, false, command, purpose)).value as T;
@@ -286,7 +285,7 @@ export class RedisCluster implements RedisLinks {
 
 /** The same commands, each after `ASKING`: the node is to answer although the slot is not its own yet. */
 function asking(attempt: Attempt): Attempt {
-  return (client, forgotten) => {
+  return (client, forgotten, turn) => {
     const inFront = new Proxy(client, {
       get(target, name) {
         const member: unknown = Reflect.get(target, name);
@@ -297,6 +296,6 @@ function asking(attempt: Attempt): Attempt {
         };
       },
     });
-    return attempt(inFront, forgotten);
+    return attempt(inFront, forgotten, turn);
   };
 }

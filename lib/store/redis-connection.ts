@@ -14,11 +14,13 @@ import {
 } from './redis-error.js';
 import {
   evaluation,
+  milliseconds,
   type Argument,
   type Attempt,
   type CommandPurpose,
   type RedisLinks,
   type Reply,
+  type Turn,
 } from './redis-links.js';
 import type { Script } from './scripts/script.js';
 
@@ -49,7 +51,7 @@ export class RedisConnection implements StoreConnection, RedisLinks {
   #retired = false;
   #wasReady = false;
   #saidAvailable = false;
-  #gathering = false;
+  #turn: GatheredTurn | null = null;
   #pending = 0;
   #drained: (() => void) | undefined;
   #lastProblem = '';
@@ -207,12 +209,7 @@ export class RedisConnection implements StoreConnection, RedisLinks {
     return this.send(operation, writes, evaluation(script, keys, args), purpose);
   }
 
-  read<T>(
-    _partition: number,
-    operation: string,
-    command: (client: Redis) => Promise<T>,
-    purpose?: CommandPurpose,
-  ): Promise<T> {
+  read<T>(_partition: number, operation: string, command: Attempt<T>, purpose?: CommandPurpose): Promise<T> {
     return this.send(operation, false, command, purpose).then((reply) => reply.value as T);
   }
 
@@ -311,8 +308,7 @@ export class RedisConnection implements StoreConnection, RedisLinks {
         this.#waiting.delete(go);
         const uncertain = sent;
         sent = true;
-        this.#gather(client);
-        attempt(client, forgotten).then(
+        attempt(client, forgotten, this.#gather(client)).then(
           (value) => {
             if (settled) return;
             settle();
@@ -348,15 +344,16 @@ export class RedisConnection implements StoreConnection, RedisLinks {
    * Gathers what is sent in one turn of the event loop into one write to the socket: answers that arrive together wake
    * their callers together, and a system call each would cost more than everything else a command does here.
    */
-  #gather(client: Redis): void {
-    if (this.#gathering) return;
-    this.#gathering = true;
+  #gather(client: Redis): Turn {
     const { stream } = client; // the link may be another one when the turn ends
+    if (this.#turn?.stream === stream) return this.#turn;
+    const turn = (this.#turn = new GatheredTurn(client, stream));
     stream.cork();
     process.nextTick(() => {
-      this.#gathering = false;
+      if (this.#turn === turn) this.#turn = null;
       stream.uncork();
     });
+    return turn;
   }
 
   #onUsable(client: Redis): void {
@@ -398,5 +395,18 @@ export class RedisConnection implements StoreConnection, RedisLinks {
     if (available === this.#saidAvailable) return;
     this.#saidAvailable = available;
     if (!this.#closed) this.onAvailable(available);
+  }
+}
+
+class GatheredTurn implements Turn {
+  #time: Promise<number> | undefined;
+
+  constructor(
+    private readonly client: Redis,
+    readonly stream: Redis['stream'],
+  ) {}
+
+  get time(): Promise<number> {
+    return (this.#time ??= this.client.time().then(milliseconds));
   }
 }

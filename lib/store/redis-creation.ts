@@ -4,18 +4,21 @@ import type { ActivityIndex } from './activity-index.js';
 import type { RedisLinks } from './redis-links.js';
 import type { RedisKeys } from './redis-keys.js';
 import type { RedisLists } from './redis-lists.js';
-import { createdRecord, encodeUserId, formatTail, newNonce, readMetadata } from './redis-record.js';
+import {
+  createdRecord,
+  encodeUserId,
+  formatIdle,
+  formatTail,
+  newNonce,
+  readMetadata,
+} from './redis-record.js';
 import { CREATE_LIMITED } from './scripts/index.lua.js';
 import { CREATE } from './scripts/record.lua.js';
 
 /** How often a limited user's least recently used sessions are named anew because they changed meanwhile. */
 const MAX_OFFERS = 100;
 
-type LimitedReply =
-  | [1, number, number, number, number, number, string[]]
-  | [0]
-  | [2, string[], string[], number]
-  | [3, number, string[]];
+type LimitedReply = [1, string, string[]] | [0] | [2, string[], string[], number] | [3, number, string[]];
 
 /** Makes sessions, where a user may have only so many by ending others in the same step. */
 export class RedisCreation {
@@ -43,17 +46,16 @@ export class RedisCreation {
     const keys = this.keys.ofRecord(session.id, user);
     const { value, uncertain } = await this.connection.run('create a session', true, CREATE, keys, [
       newNonce(),
-      session.idleTimeout,
+      formatIdle(session.idleTimeout),
       session.absoluteTimeout,
       session.id,
       user,
-      formatTail(session),
+      formatTail(user, session.metadata, session.data),
       ...(session.given === true
         ? [this.keys.channelOf(this.keys.partitionOf(session.id)), this.origin]
         : []),
     ]);
-    const reply = value as number[];
-    if (reply[0] === 1) return { status: 'created', ...createdRecord(session, reply) };
+    if (typeof value === 'string') return { status: 'created', ...createdRecord(session, value) };
     // The id may be ours, created by the try whose reply was lost and changed by someone since.
     if (uncertain)
       throw new SessionStoreUnavailableError('create a session', 'the link broke meanwhile', true);
@@ -85,7 +87,7 @@ export class RedisCreation {
           session.absoluteTimeout,
           id,
           user,
-          formatTail(session),
+          formatTail(user, session.metadata, session.data),
           this.keys.channelOf(partition),
           this.origin,
           limit.max,
@@ -99,7 +101,7 @@ export class RedisCreation {
           throw new SessionStoreUnavailableError('create a session', 'the link broke meanwhile', true);
         return { status: 'taken' };
       }
-      const ended = reply[0] === 1 ? reply[6] : reply[2];
+      const ended = reply[2];
       for (let at = 0; at < ended.length; at += 3) {
         const [other, reason, metadata] = ended.slice(at, at + 3) as [string, 'evicted' | 'expired', string];
         this.activity.forget(other);
@@ -108,8 +110,7 @@ export class RedisCreation {
         limit.onDisplaced?.(session); // the rest may fail
         idle = 0;
       }
-      if (reply[0] === 1)
-        return { status: 'created', displaced, ...createdRecord(session, reply as readonly number[]) };
+      if (reply[0] === 1) return { status: 'created', displaced, ...createdRecord(session, reply[1]) };
       if (reply[0] === 3) return { status: 'limit', displaced };
       const [, oldest, , count] = reply;
       // And at once: the longer it waits, the more others have replaced.

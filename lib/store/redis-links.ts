@@ -19,8 +19,14 @@ export interface Reply {
  */
 export type CommandPurpose = 'request' | 'background' | 'repair';
 
+/** What is sent on a link in one turn of the event loop, and written to its socket at once when the turn ends. */
+export interface Turn {
+  /** The server's clock, epoch milliseconds: asked in front of whatever is sent after this, and only once a turn. */
+  readonly time: Promise<number>;
+}
+
 /** Sends commands; `forgotten` after the server said that it does not know the script. */
-export type Attempt = (client: Redis, forgotten: boolean) => Promise<unknown>;
+export type Attempt<T = unknown> = (client: Redis, forgotten: boolean, turn: Turn) => Promise<T>;
 
 /** The way to the sessions: one connection, or one to each master of a Cluster. All of a command's keys are of one partition. */
 export interface RedisLinks {
@@ -51,12 +57,7 @@ export interface RedisLinks {
    *
    * @throws {SessionStoreUnavailableError}
    */
-  read<T>(
-    partition: number,
-    operation: string,
-    command: (client: Redis) => Promise<T>,
-    purpose?: CommandPurpose,
-  ): Promise<T>;
+  read<T>(partition: number, operation: string, command: Attempt<T>, purpose?: CommandPurpose): Promise<T>;
   /** The connection to the master of this partition; null while none is known. */
   linkOf(partition: number): RedisConnection | null;
 }
@@ -71,4 +72,9 @@ export function evaluation(
     forgotten
       ? client.eval(lua, keys.length, ...keys, ...args)
       : client.evalsha(sha, keys.length, ...keys, ...args);
+}
+
+/** What `TIME` answers, as whole epoch milliseconds. */
+export function milliseconds([seconds, micros]: readonly (number | string)[]): number {
+  return Number(seconds) * 1000 + Math.floor(Number(micros) / 1000);
 }

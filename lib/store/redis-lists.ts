@@ -11,9 +11,9 @@ import { partitionOfUser } from '../core/session-token.js';
 import { SessionStoreUnavailableError } from '../errors/state.errors.js';
 import type { ActivityIndex } from './activity-index.js';
 import { idOfMember, withoutIndex, withoutUsers, type RedisKeys } from './redis-keys.js';
-import type { RedisLinks } from './redis-links.js';
+import { milliseconds, type RedisLinks } from './redis-links.js';
 import { decodeUserId, encodeUserId } from './redis-record.js';
-import { milliseconds, READ_BATCH, type RedisRecords } from './redis-records.js';
+import { READ_BATCH, type RedisRecords } from './redis-records.js';
 
 /** How often a user's list is read again because it changed meanwhile. */
 const MAX_LISTINGS = 100;

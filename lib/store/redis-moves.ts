@@ -51,15 +51,15 @@ export class RedisMoves {
       next.id,
       user,
       next.idleTimeout,
-      formatTail(next),
+      formatTail(user, next.metadata, next.data),
       this.keys.channelOf(partition),
       this.origin,
       next.restartsAbsolute === true ? next.absoluteTimeout : '',
       ...(next.alias === undefined ? [] : [next.alias.keepMs, next.alias.readMs]),
     ]);
-    const reply = value as [1, number, number, number, number, number] | [0, string, number] | [-1];
+    const reply = value as [1, string] | [0, string, number] | [-1];
     if (reply[0] !== 1) return this.records.refused(base.id, reply, uncertain);
-    const moved = createdRecord(next, reply);
+    const moved = createdRecord(next, reply[1]);
     this.activity.forget(base.id);
     this.activity.note(next.id, user, moved.record.lastAccess);
     return { status: 'moved', ...moved };

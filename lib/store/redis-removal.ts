@@ -3,9 +3,9 @@ import type { ExpiredSession, SessionFence } from '../core/session-store.js';
 import { SessionNotReplicatedError } from '../errors/state.errors.js';
 import type { ActivityIndex } from './activity-index.js';
 import { idOfMember, userOfMember, withoutIndex, withoutUsers, type RedisKeys } from './redis-keys.js';
-import type { RedisLinks } from './redis-links.js';
+import { milliseconds, type RedisLinks } from './redis-links.js';
 import { decodeUserId, encodeUserId, readMetadata } from './redis-record.js';
-import { milliseconds, READ_BATCH } from './redis-records.js';
+import { READ_BATCH } from './redis-records.js';
 import type { ReplicaBarrier } from './replica-barrier.js';
 import { SWEEP } from './scripts/index.lua.js';
 import { DESTROY } from './scripts/record.lua.js';
@@ -242,7 +242,7 @@ export class RedisRemoval {
       [this.keys.channelOf(partition), this.origin, ...ids, ...users],
     );
     for (const id of ids) this.activity.forget(id);
-    const replies = value as (number | string)[];
+    const replies = (Array.isArray(value) ? value : [value]) as (number | string)[];
     // A repeated try finds nothing where the first one, whose reply was lost, ended the session.
     const ended = ids.filter((_, index) => replies[index] === 1 || (replies[index] === 0 && uncertain));
     const wrong = ids.flatMap((id, index) =>

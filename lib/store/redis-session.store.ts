@@ -28,7 +28,7 @@ import { RedisKeys } from './redis-keys.js';
 import type { ClusterDirectory } from './redis-client.js';
 import { RedisLists } from './redis-lists.js';
 import { RedisMoves } from './redis-moves.js';
-import { encodeUserId, formatTail, formatVersion, newNonce } from './redis-record.js';
+import { encodeUserId, formatIdle, formatTail, formatVersion, newNonce, parseTimes } from './redis-record.js';
 import { RedisRecords } from './redis-records.js';
 import { RedisRemoval } from './redis-removal.js';
 import { RedisServerCheck } from './redis-server-check.js';
@@ -59,9 +59,9 @@ type Options = Pick<
 /**
  * Sessions in Redis or Valkey 7.0 or newer, one server or a Cluster.
  *
- * Keys: see redis-keys.ts. Commands: one script each (`EVALSHA`, `EVAL` the first time on a link): `get` GET TIME;
- * `create` TIME SET ZADD…; `set` GETRANGE TIME PUBLISH SET ZADD; `touch` GETRANGE TIME SETRANGE PEXPIREAT ZADD;
- * `destroy` GET PUBLISH DEL ZREM. `userSessions`, `all` and `length` read indexes in batches of 200 and fetch the
+ * Keys: see redis-keys.ts. Commands: `get` GET, behind one TIME for all that are sent together; one script each for the
+ * rest (`EVALSHA`, `EVAL` the first time on a link): `create` TIME SET ZADD…; `set` GETRANGE TIME PUBLISH SET ZADD; `touch`
+ * GETRANGE TIME SETRANGE PEXPIREAT ZADD; `destroy` TIME GET PUBLISH DEL ZREM. `userSessions`, `all` and `length` read indexes in batches of 200 and fetch the
  * records with MGET. Every change but a touch is announced in the step that makes it, on `sk:inv`; in a Cluster on the
  * sharded channel of its partition.
  * Each task has a class of its own beside this one: creation, moves, removal, lists, records, and the check of a server.
@@ -202,15 +202,28 @@ export class RedisSessionStore extends SessionStore {
       newNonce(),
       change.keepExpiry ? '1' : '0',
       base.id,
-      formatTail({ ...base, data: change.data }),
+      formatTail(user, base.metadata, change.data),
       this.keys.channelOf(this.keys.partitionOf(base.id)),
       this.#origin,
-      ...(idleTimeout === base.idleTimeout ? [] : [idleTimeout]),
+      ...(idleTimeout === base.idleTimeout ? [] : [formatIdle(idleTimeout)]),
     ]);
-    const reply = value as [1, number, number, number] | [0, string, number] | [-1];
-    if (reply[0] !== 1) return this.#records.refused(base.id, reply, uncertain);
-    const [, version, lastAccess, now] = reply;
-    const record = { ...base, version, lastAccess, idleTimeout, data: change.data };
+    if (typeof value !== 'string')
+      return this.#records.refused(base.id, value as [0, string, number] | [-1], uncertain);
+    const { version, lastAccess, now } = parseTimes(value);
+    const { id, userId, createdAt, absoluteDeadline, metadata } = base;
+    const { data } = change;
+    // As parseRecord makes it: objects of one shape are read faster.
+    const record = {
+      id,
+      userId,
+      version,
+      createdAt,
+      lastAccess,
+      idleTimeout,
+      absoluteDeadline,
+      metadata,
+      data,
+    };
     if (!change.keepExpiry) this.#activity.note(base.id, user, lastAccess);
     return { status: 'written', record, now };
   }
@@ -229,12 +242,13 @@ export class RedisSessionStore extends SessionStore {
         this.keys.ofRecord(id, user),
         [id, user, minInterval],
       );
-      const reply = value as [1, number, number, number] | [2, string] | [-1];
-      if (reply[0] === -1) return null;
-      if (reply[0] === 1) {
-        this.#activity.note(id, user, reply[2]);
-        return { version: reply[1], lastAccess: reply[2], now: reply[3] };
+      if (typeof value === 'string') {
+        const touched = parseTimes(value);
+        this.#activity.note(id, user, touched.lastAccess);
+        return touched;
       }
+      const reply = value as [2, string] | [-1];
+      if (reply[0] === -1) return null;
       // A session never changes its user: one repetition, unless the record is too damaged to tell.
       if (reply[1] === user) {
         this.events.emit('undecodable', { id, reason: 'the stored text is not a record of this layout' });

@@ -180,7 +180,7 @@ const STATES: State[] = [
     name: 'NOPERM: an ACL that allows no scripts',
     enter: (admin) => admin.call('ACL', 'SETUSER', USER, '-evalsha', '-eval'),
     leave: (admin) => admin.call('ACL', 'SETUSER', USER, '+evalsha', '+eval'),
-    read: 503,
+    read: 200,
     write: 503,
     end: 503,
     says: /NOPERM/,

@@ -29,9 +29,9 @@ end
  * is `evict`, the least recently used. All in one step, so that no number of processes gets past the limit.
  * KEYS: record, the records of the sessions that may have to make room, user index, deadlines, [activity, users].
  * ARGV: nonce, idle, absolute timeout, id, encoded user, tail, channel, origin, limit, policy, then the ids of those.
- * Replies { 1, version, createdAt, lastAccess, absolute deadline, now, ended } when created, { 0 } when the id is taken,
- * { 2, ids, ended, count } when these must be sent along, the least recently used of so many, { 3, count, ended } when the
- * limit is reached. `ended` holds id, `evicted` or `expired`, and metadata of each session that made room.
+ * Replies { 1, head and time (`createdRecord`), ended } when created, { 0 } when the id is taken, { 2, ids, ended, count }
+ * when these must be sent along, the least recently used of so many, { 3, count, ended } when the limit is reached. `ended`
+ * holds id, `evicted` or `expired`, and metadata of each session that made room.
  */
 export const CREATE_LIMITED = script(`
 ${CLOCK}${READ}${DEADLINE}${LIVE}${PUT}${PROLONG}${ENLIST}${DELIST}${ANNOUNCE}${METADATA}${MARKED}
@@ -40,7 +40,7 @@ local userKey, deadlines, activity, users = KEYS[offers + 2], KEYS[offers + 3], 
 local existing = call('GET', KEYS[1])
 if existing then
   if nonce(existing) == ARGV[1] and string.byte(existing) == 49 then
-    return { 1, version(existing), createdAt(existing), lastAccess(existing), absoluteDeadline(existing), now, {} }
+    return { 1, sub(existing, 1, 81) .. stamp, {} }
   end
   return { 0 }
 end
@@ -80,10 +80,9 @@ local idle = tonumber(ARGV[2])
 local absolute = tonumber(ARGV[3])
 if absolute > 0 then absolute = now + absolute end
 local ends = deadline(now, idle, absolute)
-local stamp = format('%.0f', now)
-put(KEYS[1], us, ARGV[1], now, idle, absolute, stamp .. ' ', ARGV[6], ends)
+local head = put(KEYS[1], us, ARGV[1], now, idle, absolute, stamp .. ' ', ARGV[6], ends)
 enlist(deadlines, userKey, ARGV[4], ARGV[5], stamp, ends, now)
-return { 1, us, now, now, absolute, now, ended }
+return { 1, head .. stamp, ended }
 `);
 
 /**

@@ -6,13 +6,14 @@ import {
   ENLIST,
   GRACE_MS,
   LIVE,
+  NEXT,
   PROLONG,
   PUT,
   READ,
 } from './parts.lua.js';
 import { script } from './script.js';
 
-const PARTS = CLOCK + READ + DEADLINE + LIVE + PUT + PROLONG + ENLIST + DELIST + ANNOUNCE;
+const PARTS = CLOCK + NEXT + READ + DEADLINE + LIVE + PUT + PROLONG + ENLIST + DELIST + ANNOUNCE;
 
 /** True while sessions of that time are being ended (`SessionStore.fence`), and this one is not spared. */
 const FENCED = `
@@ -29,20 +30,20 @@ end
  * ARGV: expected version, nonce, old id, new id, encoded user, idle, new tail, channel, origin, absolute timeout from now
  * (empty: the deadline is inherited, as the time of creation always is), and, if the old id is to lead to the new one, for
  * how many ms it does, and for how many of these reads follow it.
- * Replies { 1, version, createdAt, lastAccess, absolute deadline, now }, { 0, current text, now }, or { -1 }.
+ * Replies { 1, head and time (`createdRecord`) }, { 0, current text, now }, or { -1 }.
  */
 export const ROTATE = script(`
 ${PARTS}${FENCED}
 local new = call('GET', KEYS[2])
 if new and nonce(new) == ARGV[2] then
-  return { 1, version(new), createdAt(new), lastAccess(new), absoluteDeadline(new), now }
+  return { 1, sub(new, 1, 81) .. stamp }
 end
 local text = call('GET', KEYS[1])
 if not live(text, now) then return { -1 } end
 if fenced(text, ARGV[3], KEYS[3]) or KEYS[4] ~= KEYS[3] and fenced(text, ARGV[3], KEYS[4]) then return { -1 } end
 if sub(text, 3, 18) ~= ARGV[1] then return { 0, text, now } end
 if KEYS[4] ~= KEYS[3] and call('EXISTS', KEYS[4]) == 1 then call('APPEND', KEYS[4], ' ' .. ARGV[4]) end
-local ver = math.max(version(text) + 1, us)
+local ver = after(version(text))
 local idle = tonumber(ARGV[6])
 local absolute = absoluteDeadline(text)
 if ARGV[10] ~= '' then
@@ -51,7 +52,7 @@ if ARGV[10] ~= '' then
 end
 local ends = deadline(now, idle, absolute)
 announce(ARGV[8], 'destroy', ARGV[3], us, ARGV[9])
-put(KEYS[2], ver, ARGV[2], now, idle, absolute, sub(text, 68, 81), ARGV[7], ends)
+local head = put(KEYS[2], ver, ARGV[2], now, idle, absolute, sub(text, 68, 81), ARGV[7], ends)
 if ARGV[11] then
   local text = format('A %s %013.0f', ARGV[4], now + tonumber(ARGV[12]))
   call('SET', KEYS[1], text, 'PX', ARGV[11])
@@ -59,8 +60,8 @@ else
   call('DEL', KEYS[1])
 end
 delist(KEYS[5], KEYS[6], KEYS[7], KEYS[8], ARGV[3], ARGV[5])
-enlist(KEYS[6], KEYS[5], ARGV[4], ARGV[5], format('%.0f', now), ends, now)
-return { 1, ver, createdAt(text), now, absolute, now }
+enlist(KEYS[6], KEYS[5], ARGV[4], ARGV[5], stamp, ends, now)
+return { 1, head .. stamp }
 `);
 
 /**
@@ -82,7 +83,7 @@ local stands = tonumber(ARGV[7])
 if ends > 0 and ends - now < stands then stands = ends - now end
 announce(ARGV[5], 'destroy', ARGV[3], us, ARGV[6])
 call('SET', KEYS[1], 'M ' .. ARGV[2] .. ' ' .. text, 'PX', format('%.0f', stands + ${GRACE_MS}))
-if KEYS[3] then call('ZADD', KEYS[3], 'XX', format('%.0f', now), ARGV[3] .. ' ' .. ARGV[4]) end
+if KEYS[3] then call('ZADD', KEYS[3], 'XX', stamp, ARGV[3] .. ' ' .. ARGV[4]) end
 if KEYS[4] then call('ZREM', KEYS[4], ARGV[3]) end
 return { 1 }
 `);
@@ -103,7 +104,7 @@ if not live(text, now) then
   call('DEL', KEYS[1])
   return 0
 end
-local ver = math.max(version(text) + 1, us)
+local ver = after(version(text))
 local access, idle, absolute = lastAccess(text), idleTimeout(text), absoluteDeadline(text)
 local ends = deadline(access, idle, absolute)
 announce(ARGV[4], 'update', ARGV[2], ver, ARGV[5])

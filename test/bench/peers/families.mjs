@@ -1,7 +1,7 @@
 // The families of the comparison: what every contender does in turn, and how each sample proves that it was done.
 import { LRUCache } from 'lru-cache';
 import { check, makeData, POOL } from '../kit.mjs';
-import { awaited, looped, ROUND } from '../lookups.mjs';
+import { awaited, compile, looped, ROUND } from '../lookups.mjs';
 import { commandStats, statsBetween } from '../redis.mjs';
 import { closedLoop, quantile } from '../rounds.mjs';
 import { CONTENDERS } from './contenders.mjs';
@@ -105,9 +105,9 @@ async function warm(env) {
     if (contender === ours) continue;
     const theirs = await fill(contender, ROUND);
     for (const token of theirs) await contender.get(token);
-    const get = (index) => contender.get(theirs[index]);
-    hits[name] = awaited(get, (x) => (sink = x) !== undefined);
-    reads[name] = awaited(get, (x) => (sink = x) === X);
+    const get = compile('(contender, theirs) => (index) => contender.get(theirs[index])')(contender, theirs);
+    hits[name] = awaited(get, compile('(x) => x !== undefined'));
+    reads[name] = awaited(get, compile(`(x) => x === ${X}`));
   }
   const sync = {
     'Map.get': looped((index) => (sink = map.get(tokens[index])) !== undefined),

@@ -75,7 +75,7 @@ class Links {
       onLost: () => undefined,
       send: async (_operation: string, _writes: boolean, attempt: Attempt) => {
         this.sent.push(node);
-        await attempt(client as never, false);
+        await attempt(client as never, false, { time: Promise.resolve(0) });
         const answer = answers.length > 1 ? answers.shift()! : answers[0]!;
         if (answer instanceof Error) throw answer;
         return typeof answer === 'function' ? answer() : answer;

@@ -18,7 +18,8 @@ const pad = (value: number, width: number) => String(value).padStart(width, '0')
 function textOf(record: SessionRecord): string {
   const { version, lastAccess, idleTimeout, absoluteDeadline, createdAt } = record;
   const times = `${pad(lastAccess, 13)} ${pad(idleTimeout, 11)} ${pad(absoluteDeadline, 13)}`;
-  return `1 ${formatVersion(version)} ${NONCE} ${times} ${pad(createdAt, 13)} ${formatTail(record)}`;
+  const tail = formatTail(encodeUserId(record.userId), record.metadata, record.data);
+  return `1 ${formatVersion(version)} ${NONCE} ${times} ${pad(createdAt, 13)} ${tail}`;
 }
 
 const time = fc.integer({ min: 0, max: 9_999_999_999_999 });
