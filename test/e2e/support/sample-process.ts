@@ -1,6 +1,6 @@
 // The samples as people run them: compiled, in processes of their own.
 import { execFileSync, spawn, type ChildProcess } from 'node:child_process';
-import { existsSync, mkdtempSync, readdirSync, rmSync, statSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -22,6 +22,7 @@ export class SampleProcess {
 
   private constructor(name: string, env: Record<string, string>) {
     const { REDIS_URL: _, ...inherited } = process.env;
+    mkdirSync(scratch, { recursive: true }); // `stopAll` of another file may have removed it
     this.#child = spawn(process.execPath, [mainOf(name)], {
       env: { ...inherited, PORT: '0', TMPDIR: scratch, ...env },
       stdio: ['ignore', 'pipe', 'pipe'],

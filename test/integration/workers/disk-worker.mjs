@@ -1,9 +1,5 @@
 // A process with a DiskSessionStore: the built package, driven over IPC. See ../disk-store.integration-spec.ts.
 import 'reflect-metadata';
-import { Controller, Get, Module, Post } from '@nestjs/common';
-import { NestFactory } from '@nestjs/core';
-import { ExpressAdapter } from '@nestjs/platform-express';
-import { SessionModule, Session, SessionService } from 'nestjs-sessionkit';
 import { DiskSessionStore } from 'nestjs-sessionkit/disk-store';
 import { emit, serve } from '../../support/worker-rpc.mjs';
 
@@ -38,26 +34,6 @@ async function live(id, isEnded) {
   await store.destroy(id);
   emit('ended', { id });
 }
-
-class AppController {
-  me(session) {
-    return { userId: session.userId };
-  }
-
-  async login(session) {
-    return { userId: (await sessions.login(session, 'ada')).userId };
-  }
-}
-
-function route(name, decorate) {
-  const { prototype } = AppController;
-  decorate(prototype, name, Object.getOwnPropertyDescriptor(prototype, name));
-  Session()(prototype, name, 0);
-}
-
-Controller()(AppController);
-route('me', Get('me'));
-route('login', Post('login'));
 
 serve({
   async open(options) {
@@ -118,17 +94,10 @@ serve({
 
   /** Resolves to the app's address. */
   async boot(storeOptions, options = {}) {
-    class AppModule {}
     store = new DiskSessionStore(storeOptions);
-    Module({ imports: [SessionModule.forRoot({ store, ...options })], controllers: [AppController] })(
-      AppModule,
-    );
-    app = await NestFactory.create(AppModule, new ExpressAdapter(), {
-      logger: ['error'],
-      abortOnError: false,
-    });
-    sessions = app.get(SessionService);
-    await app.listen(0, '127.0.0.1');
+    // Only now: most of these processes have no app, and Nest and Express take longer to load than all the rest.
+    const { startApp } = await import('./disk-app.mjs');
+    ({ app, sessions } = await startApp(store, options));
     return `http://127.0.0.1:${app.getHttpServer().address().port}`;
   },
   create: async (data) => (await sessions.create(data)).token,
