@@ -37,6 +37,7 @@ interface Entry {
   readAt: number;
   /** How many copies had been stored when it was last moved to the end of the list that the least recently used leave. */
   usedAt: number;
+  bytes: number;
   file: (StoredFile & { readonly digest: string }) | null;
 }
 
@@ -108,13 +109,13 @@ export class CacheService implements SessionCache {
         ? {
             max: maxEntries,
             maxSize: maxBytes,
-            sizeCalculation: (entry: Entry) => Math.max(1, bytesOf(entry)),
+            sizeCalculation: (entry: Entry) => Math.max(1, entry.bytes),
           }
         : maxEntries > 0
           ? { max: maxEntries }
           : { maxSize: Number.MAX_SAFE_INTEGER, sizeCalculation: () => 1 }),
       dispose: (entry, token, reason) => {
-        this.#bytes -= bytesOf(entry);
+        this.#bytes -= entry.bytes;
         if (entry.file !== null && !this.#clearing) this.files?.remove(entry.record.id, entry.file);
         if (reason === 'set') return;
         if (reason === 'evict') this.#evictions++;
@@ -141,7 +142,7 @@ export class CacheService implements SessionCache {
    *
    * @param now leave it out: it saves callers that have just read the clock from doing so again
    */
-  get(token: string, now = this.clock.monotonic()): SessionRecord | undefined {
+  get(token: string, now = this.clock.glance()): SessionRecord | undefined {
     const entry = this.#entries.peek(token);
     if (entry !== undefined && this.#mayServe(entry, now)) {
       if (entry.file !== null) return undefined;
@@ -377,7 +378,7 @@ export class CacheService implements SessionCache {
   #mayServeStale(entry: Entry, now: number): boolean {
     if (this.#staleForMs === 0 || now >= entry.endsAt) return false;
     const until = Math.min(entry.deadline, entry.lease.provenUntil(entry.epoch, now));
-    return now <= until + this.#staleForMs;
+    return now < until + this.#staleForMs;
   }
 
   /** Reads from the store under a ticket, and keeps what comes: a copy, or that there is nothing. */
@@ -463,10 +464,11 @@ export class CacheService implements SessionCache {
       file: null,
       readAt: ticket.sentAt,
       usedAt: ++this.#writes,
+      bytes: sizeOf(record),
     };
     const key = this.#tokenOfId.get(record.id) ?? detached(token);
     this.#entries.set(key, entry);
-    this.#bytes += bytesOf(entry);
+    this.#bytes += entry.bytes;
     this.#tokenOfId.set(record.id, key);
     if (this.files !== null) void this.#moveToFile(this.files, key, entry);
     if (this.events.wants('cacheWrite')) this.events.emit('cacheWrite', { id: record.id });
@@ -482,7 +484,8 @@ export class CacheService implements SessionCache {
     } else if (file === null) {
       this.#entries.delete(token);
     } else {
-      this.#bytes += file.bytes - bytesOf(entry);
+      this.#bytes += file.bytes - entry.bytes;
+      entry.bytes = file.bytes;
       entry.file = { ...file, digest: digestOf(record) };
       entry.record = { ...entry.record, metadata: NOTHING, data: '' };
     }
@@ -562,10 +565,6 @@ function endOf(sentAt: number, record: SessionRecord, storeNow: number): number 
 /** A copy of its own: a token is a slice of a Cookie header, and would keep all of that in memory as long as it lives. */
 function detached(token: string): string {
   return Buffer.from(token, 'latin1').toString('latin1');
-}
-
-function bytesOf({ record, file }: Entry): number {
-  return file === null ? sizeOf(record) : file.bytes;
 }
 
 function sizeOf({ data }: SessionRecord): number {

@@ -16,6 +16,10 @@ export class ManualClock implements Clock {
     return this.#monotonic;
   }
 
+  glance(): number {
+    return this.monotonic();
+  }
+
   steady(): number {
     return this.#steady;
   }

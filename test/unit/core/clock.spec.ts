@@ -5,14 +5,15 @@ import { fasterOf, StoreClock, SYSTEM_CLOCK, unboxed } from '../../../lib/core/c
 import { ManualClock } from '../../support/manual-clock.js';
 
 /** A machine's two clocks; the test moves each by itself. */
-function machine() {
+function machine(way: 'read' | 'glance' = 'glance') {
   const at = { monotonic: 1_000, wall: Date.UTC(2030, 0, 1) };
-  const clock = fasterOf(
+  const faster = fasterOf(
     () => at.monotonic,
     () => at.wall,
   );
   return {
-    clock,
+    clock: faster[way],
+    read: faster.read,
     /** Both clocks go on. */
     run: (ms: number) => {
       at.monotonic += ms;
@@ -25,9 +26,9 @@ function machine() {
   };
 }
 
-describe('fasterOf', () => {
+describe.each(['read', 'glance'] as const)('fasterOf: %s()', (way) => {
   it('counts with the monotonic clock while both run', () => {
-    const { clock, run } = machine();
+    const { clock, run } = machine(way);
     expect(clock()).toBe(1_000);
     run(250);
     expect(clock()).toBe(1_250);
@@ -36,7 +37,7 @@ describe('fasterOf', () => {
   });
 
   it('leaps by the time the machine was suspended, once', () => {
-    const { clock, run, suspend } = machine();
+    const { clock, run, suspend } = machine(way);
     const before = clock();
     run(10);
     suspend(30_000);
@@ -47,7 +48,7 @@ describe('fasterOf', () => {
   });
 
   it('adds up several suspensions, also when it is asked only after the last', () => {
-    const { clock, run, suspend } = machine();
+    const { clock, run, suspend } = machine(way);
     const before = clock();
     for (let i = 0; i < 3; i++) {
       suspend(2_000);
@@ -59,7 +60,7 @@ describe('fasterOf', () => {
   });
 
   it('goes on with the monotonic clock when the wall clock is set back', () => {
-    const { clock, run, step } = machine();
+    const { clock, run, step } = machine(way);
     const before = clock();
     step(-3_600_000);
     expect(clock()).toBe(before);
@@ -68,7 +69,7 @@ describe('fasterOf', () => {
   });
 
   it('sees a suspension after the wall clock was set back, from where it stands then', () => {
-    const { clock, run, step, suspend } = machine();
+    const { clock, run, step, suspend } = machine(way);
     const before = clock();
     step(-3_600_000);
     clock();
@@ -78,7 +79,7 @@ describe('fasterOf', () => {
   });
 
   it('does not go back when a wall clock that was ahead is set right again', () => {
-    const { clock, run, step } = machine();
+    const { clock, run, step } = machine(way);
     const before = clock();
     step(60_000);
     expect(clock() - before).toBe(60_000);
@@ -89,7 +90,7 @@ describe('fasterOf', () => {
   });
 
   it('a wall clock that trembles by 1 ms adds nothing in 10,000 looks', () => {
-    const { clock, run, step } = machine();
+    const { clock, run, step } = machine(way);
     const before = clock();
     for (let i = 0; i < 10_000; i++) {
       run(1);
@@ -104,47 +105,13 @@ describe('fasterOf', () => {
     const clock = fasterOf(
       () => monotonic,
       () => Math.floor(1_000_000.9 + monotonic),
-    );
+    )[way];
     const before = clock();
     for (let i = 0; i < 10_000; i++) {
       monotonic += 0.37;
       clock();
     }
     expect(clock() - before).toBeCloseTo(3_700, 3);
-  });
-
-  it('reads the monotonic clock only when 20 ms have passed, or the wall clock has gone back', () => {
-    const at = { monotonic: 1_000, wall: 1_000_000 };
-    let looks = 0;
-    const clock = fasterOf(
-      () => (looks++, at.monotonic),
-      () => at.wall,
-    );
-    clock();
-    looks = 0;
-    for (let ms = 0; ms < 19; ms++) {
-      at.monotonic++;
-      at.wall++;
-      clock();
-    }
-    expect(looks).toBe(0);
-    at.monotonic++;
-    at.wall++;
-    clock();
-    expect(looks).toBe(1);
-    at.wall--;
-    clock();
-    expect(looks).toBe(2);
-  });
-
-  it('a step back by just what nobody has read the clock for is seen 20 ms later, and made good', () => {
-    const { clock, run, step } = machine();
-    const before = clock();
-    run(500);
-    step(-495);
-    expect(clock() - before).toBe(5); // the limit of what one reading can tell
-    run(15);
-    expect(clock() - before).toBe(515);
   });
 
   it('never goes back, and is behind neither clock by more than their resolution (property)', () => {
@@ -159,7 +126,7 @@ describe('fasterOf', () => {
     );
     fc.assert(
       fc.property(fc.array(move, { maxLength: 60 }), (moves) => {
-        const { clock, run, suspend, step } = machine();
+        const { clock, run, suspend, step } = machine(way);
         const apply = { run, suspend, step };
         let last = clock();
         for (const { kind, ms } of moves) {
@@ -182,6 +149,67 @@ describe('fasterOf', () => {
     const passed = SYSTEM_CLOCK.monotonic() - began.monotonic;
     expect(passed).toBeGreaterThan(25);
     expect(Math.abs(passed - (SYSTEM_CLOCK.wall() - began.wall))).toBeLessThan(15);
+  });
+});
+
+describe('fasterOf: glance()', () => {
+  it('reads the monotonic clock only when 20 ms have passed, or the wall clock has gone back', () => {
+    const at = { monotonic: 1_000, wall: 1_000_000 };
+    let looks = 0;
+    const { glance: clock } = fasterOf(
+      () => (looks++, at.monotonic),
+      () => at.wall,
+    );
+    clock();
+    looks = 0;
+    for (let ms = 0; ms < 19; ms++) {
+      at.monotonic++;
+      at.wall++;
+      clock();
+    }
+    expect(looks).toBe(0);
+    at.monotonic++;
+    at.wall++;
+    clock();
+    expect(looks).toBe(1);
+    at.wall--;
+    clock();
+    expect(looks).toBe(2);
+  });
+
+  it('misses a step back by just what no clock had been read for, for 20 ms at most', () => {
+    const { clock, run, step } = machine('glance');
+    const before = clock();
+    run(500);
+    step(-495);
+    expect(clock() - before).toBe(5); // the limit of what one reading can tell
+    run(15);
+    expect(clock() - before).toBe(515);
+  });
+
+  it('misses that no longer than until the next read()', () => {
+    const { clock, read, run, step } = machine('glance');
+    const before = clock();
+    run(500);
+    step(-495);
+    expect(clock() - before).toBe(5);
+    expect(read() - before).toBe(500);
+    expect(clock() - before).toBe(500);
+  });
+
+  it('runs on with the monotonic clock where the wall clock stands still, a few glances later or by a read()', () => {
+    const at = { monotonic: 1_000 };
+    const { read, glance } = fasterOf(
+      () => at.monotonic,
+      () => 1_000_000,
+    );
+    const before = glance();
+    at.monotonic += 3_000;
+    expect(read() - before).toBe(3_000);
+    at.monotonic += 3_000;
+    let glances = 0;
+    while (glance() - before < 6_000 && glances < 1_000) glances++;
+    expect(glances).toBeLessThan(260);
   });
 });
 
