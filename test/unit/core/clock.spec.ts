@@ -198,11 +198,12 @@ describe('fasterOf: glance()', () => {
   });
 
   it('runs on with the monotonic clock where the wall clock stands still, a few glances later or by a read()', () => {
-    const at = { monotonic: 1_000 };
+    const at = { monotonic: 1_000, wall: 1_000_000 };
     const { read, glance } = fasterOf(
       () => at.monotonic,
-      () => 1_000_000,
+      () => at.wall,
     );
+    at.wall += 60_000; // and after it was set forward
     const before = glance();
     at.monotonic += 3_000;
     expect(read() - before).toBe(3_000);
