@@ -1,5 +1,6 @@
 import type { AbstractHttpAdapter } from '@nestjs/core';
 import { ServerResponse } from 'node:http';
+import { keep, keptOf } from './kept.js';
 
 /*
  * Express gives every response a hidden class of its own, so each property put on one costs some 4 µs and garbage: four
@@ -18,8 +19,6 @@ export interface Gate extends Record<(typeof NAMES)[number], (args: unknown[]) =
 
 /** Prototypes whose methods ask for a gate, and what these methods were before. */
 const originals = new WeakMap<object, SendingMethods>();
-/** By Node's request, of which there is one for each response. */
-const gates = new WeakMap<object, Gate>();
 
 /**
  * Lets all responses of Express be gated without a property of their own. Responses without a gate go straight through.
@@ -39,7 +38,7 @@ export function prepareResponses(adapter: AbstractHttpAdapter | null | undefined
   for (const name of NAMES) {
     const send = methods[name] as (...args: unknown[]) => unknown;
     const value = function (this: ServerResponse, ...args: unknown[]): unknown {
-      const gate = gates.get(this.req);
+      const gate = keptOf(this.req)?.gate;
       // Not a second response that somebody made of the same request.
       return gate?.response === this ? gate[name](args) : send.apply(this, args);
     };
@@ -54,14 +53,14 @@ export function prepareResponses(adapter: AbstractHttpAdapter | null | undefined
 export function inheritedMethodsOf(response: ServerResponse): SendingMethods | undefined {
   for (let level: object | null = response; level !== null; level = Object.getPrototypeOf(level) as object) {
     const methods = originals.get(level);
-    if (methods !== undefined) return gates.has(response.req) ? undefined : methods;
+    if (methods !== undefined) return keptOf(response.req)?.gate === undefined ? methods : undefined;
     for (const name of NAMES) if (Object.hasOwn(level, name)) return undefined;
   }
   return undefined;
 }
 
 export function inheritGate(gate: Gate): void {
-  gates.set(gate.response.req, gate);
+  keep(gate.response.req).gate = gate;
 }
 
 /** The last prototype before Node's own; undefined if Node's own is no prototype of this object. */

@@ -1188,7 +1188,7 @@ describe.each(PLATFORMS)('SessionGuard over %s', (platform) => {
       class FeatureModule {}
       await expect(
         startApp(platform, { session: null, imports: [sessionModule, FeatureModule] }),
-      ).rejects.toThrow(/SessionPipe[\s\S]*HttpSessions[\s\S]*FeatureModule/);
+      ).rejects.toThrow(/SessionParameterGuard[\s\S]*HttpSessions[\s\S]*FeatureModule/);
     });
   });
 
