@@ -173,6 +173,12 @@ export class SessionEngine {
     return identifyToken(token, this.options.partitions, this.options.allowGivenTokens);
   }
 
+  /** The id under a token; of one that the near cache knows, without hashing it. */
+  #idOf(token: unknown): string | undefined {
+    const copy = typeof token === 'string' ? this.cache.peek(token) : undefined;
+    return copy?.id ?? this.identify(token)?.id;
+  }
+
   /** The near cache's copy. No promise, no hash, no parsing: this is the hot path. */
   cached(token: unknown, now: number): SessionRecord | undefined {
     return typeof token === 'string' && token.length <= MAX_TOKEN_LENGTH
@@ -375,14 +381,14 @@ export class SessionEngine {
     propose: (base: SessionRecord) => string | Promise<string>,
     options: WriteOptions & { readonly repeatable?: boolean } = {},
   ): Promise<SessionRecord> {
-    const identity = this.identify(token);
-    if (identity === null) return Promise.reject(new SessionGoneError(null));
-    return this.#queue.run(identity.id, () =>
-      this.#retry(identity.id, token as string, known, async (base) => {
+    const id = this.#idOf(token);
+    if (id === undefined) return Promise.reject(new SessionGoneError(null));
+    return this.#queue.run(id, () =>
+      this.#retry(id, token as string, known, async (base) => {
         const proposed = propose(base);
         const data = typeof proposed === 'string' ? proposed : await proposed;
         this.checkOwner(base, data);
-        const ticket = this.cache.reserveForWrite(identity.id);
+        const ticket = this.cache.reserveForWrite(id);
         try {
           const result = await this.store.set({ base, data, keepExpiry: options.keepExpiry === true });
           if (result.status === 'conflict' && result.uncertain && options.repeatable !== true) {
