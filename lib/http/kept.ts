@@ -36,14 +36,24 @@ const KEPT = Symbol('nestjs-sessionkit');
 
 type Place = object & { [KEPT]?: Kept };
 
+/** Of frozen objects, which guards of the app's own may take for requests. */
+const beside = new WeakMap<object, Kept>();
+
 /** @param raw Node's own request, so that middleware, guards and handlers of any framework find the same */
 export function keptOf(raw: object): Kept | undefined {
-  return placeOf(raw)[KEPT];
+  const place = placeOf(raw);
+  return place[KEPT] ?? beside.get(place);
 }
 
 /** @param raw Node's own request */
 export function keep(raw: object): Kept {
-  return (placeOf(raw)[KEPT] ??= new Kept());
+  const known = keptOf(raw);
+  if (known !== undefined) return known;
+  const made = new Kept();
+  const place = placeOf(raw);
+  if (Object.isExtensible(place)) place[KEPT] = made;
+  else beside.set(place, made);
+  return made;
 }
 
 /**
