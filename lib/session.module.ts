@@ -27,7 +27,7 @@ import { handlersWithForeignSession, markedWith } from './http/foreign-decorator
 import { HttpSessionService } from './http/http-session.service.js';
 import { HttpSessions } from './http/http-sessions.js';
 import { prepareResponses } from './http/gated-prototype.js';
-import { SessionPipe } from './http/session.pipe.js';
+import { SessionParameterGuard } from './http/session-parameter.js';
 import { checkTls } from './http/tls-check.js';
 import { createTransports } from './http/token-transport.js';
 import { ViewRules } from './http/view-rules.js';
@@ -133,7 +133,7 @@ import { RedisSessionStore } from './store/redis-session.store.js';
     HttpSessionService,
     SessionGuard,
     CsrfGuard,
-    SessionPipe,
+    SessionParameterGuard,
   ],
   exports: [
     SessionService,
@@ -148,7 +148,7 @@ import { RedisSessionStore } from './store/redis-session.store.js';
     SESSION_STORE,
     SESSION_OPTIONS,
     HttpSessions,
-    SessionPipe,
+    SessionParameterGuard,
   ],
 })
 export class SessionModule extends ConfigurableModuleClass implements OnModuleInit, OnApplicationShutdown {

@@ -223,10 +223,21 @@ export class ActiveSession<T extends object = SessionData> {
 
   /** True if the draft holds changes that are not saved. */
   get hasChanges(): boolean {
-    if (this.#destroyedHere) return false; // one that others ended still has something to fail with
-    if (this.#mustStore && !this.#stored) return true;
-    if (this.#draft === undefined || this.#engine.isUnchanged(this.#record, this.#draft)) return false;
-    return !this.#engine.isSaved(this.#record, this.#encoded(this.#draft));
+    return this.encodedChanges() !== undefined;
+  }
+
+  /**
+   * The draft, encoded, if it holds changes that are not saved; for {@link store}, which need not encode it again then.
+   *
+   * @internal for transports
+   */
+  encodedChanges(): string | undefined {
+    if (this.#destroyedHere) return undefined; // one that others ended still has something to fail with
+    const draft = this.#draft;
+    if (this.#mustStore && !this.#stored) return this.#encoded(draft ?? {});
+    if (draft === undefined || this.#engine.isUnchanged(this.#record, draft)) return undefined;
+    const encoded = this.#encoded(draft);
+    return this.#engine.isSaved(this.#record, encoded) ? undefined : encoded;
   }
 
   /**
@@ -352,15 +363,17 @@ export class ActiveSession<T extends object = SessionData> {
   /**
    * The same, whatever else depends on the data.
    *
+   * @param now the draft as {@link encodedChanges} has just encoded it
    * @internal for transports
    */
-  async store(options?: WriteOptions): Promise<void> {
+  async store(options?: WriteOptions, now?: string): Promise<void> {
     if (this.#ended) throw new SessionGoneError(this.id);
-    await this.#inTurn(async () => {
+    let known = now;
+    const storing = this.#inTurn(async () => {
       const draft = this.#draft === undefined && !this.#stored ? {} : this.#draft;
       const before = this.#record;
       if (draft === undefined) return;
-      const encoded = this.#encoded(draft);
+      const encoded = known ?? this.#encoded(draft);
       if (!this.#stored) {
         // Whoever saves an empty session by hand wants it stored; the HTTP layer asks `hasChanges` first.
         await this.#store(encoded);
@@ -379,6 +392,8 @@ export class ActiveSession<T extends object = SessionData> {
       );
       if (this.#record.data !== encoded) this.#takeOver(draft, before, changes());
     });
+    known = undefined; // after other writes of this object the draft may be another
+    await storing;
   }
 
   /** Reads the session from the store again; unsaved changes of the draft are lost. */

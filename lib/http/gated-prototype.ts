@@ -1,5 +1,6 @@
 import type { AbstractHttpAdapter } from '@nestjs/core';
 import { ServerResponse } from 'node:http';
+import { keep, keptOf } from './kept.js';
 
 /*
  * Express gives every response a hidden class of its own, so each property put on one costs some 4 µs and garbage: four
@@ -14,12 +15,13 @@ const NAMES = ['writeHead', 'flushHeaders', 'write', 'end'] as const;
 /** What stands between these methods of one response and those who call them. */
 export interface Gate extends Record<(typeof NAMES)[number], (args: unknown[]) => unknown> {
   readonly response: ServerResponse;
+  /** What the response is to say of itself while it is held back; undefined: what it says by itself. */
+  readonly headersSent: boolean | undefined;
+  readonly writableEnded: boolean | undefined;
 }
 
 /** Prototypes whose methods ask for a gate, and what these methods were before. */
 const originals = new WeakMap<object, SendingMethods>();
-/** By Node's request, of which there is one for each response. */
-const gates = new WeakMap<object, Gate>();
 
 /**
  * Lets all responses of Express be gated without a property of their own. Responses without a gate go straight through.
@@ -39,12 +41,81 @@ export function prepareResponses(adapter: AbstractHttpAdapter | null | undefined
   for (const name of NAMES) {
     const send = methods[name] as (...args: unknown[]) => unknown;
     const value = function (this: ServerResponse, ...args: unknown[]): unknown {
-      const gate = gates.get(this.req);
-      // Not a second response that somebody made of the same request.
-      return gate?.response === this ? gate[name](args) : send.apply(this, args);
+      const gate = gateOf(this);
+      return gate === undefined ? send.apply(this, args) : gate[name](args);
     };
     Object.defineProperty(prototype, name, { value, writable: true, enumerable: false, configurable: true });
   }
+  const above = Object.getPrototypeOf(prototype) as object;
+  Object.defineProperties(
+    prototype,
+    statesOf(gateOf, () => above),
+  );
+}
+
+/** Not that of another response, which somebody made of the same request. */
+function gateOf(response: ServerResponse): Gate | undefined {
+  const gate = keptOf(response.req)?.gate;
+  return gate?.response === response ? gate : undefined;
+}
+
+/** What a response says of itself: what its gate says, else what the getters above these say. */
+function statesOf(
+  gateOf: (response: ServerResponse) => Gate | undefined,
+  above: (response: ServerResponse) => object,
+): PropertyDescriptorMap {
+  const state = (name: 'headersSent' | 'writableEnded') => ({
+    configurable: true,
+    get(this: ServerResponse): boolean {
+      return gateOf(this)?.[name] ?? (Reflect.get(above(this), name, this) as boolean);
+    },
+  });
+  return { headersSent: state('headersSent'), writableEnded: state('writableEnded') };
+}
+
+const aboveObject = (response: ServerResponse) => Object.getPrototypeOf(response) as object;
+
+const GATE = Symbol('nestjs-sessionkit:gate');
+type Gated = ServerResponse & { [GATE]?: Gate };
+
+// Made once, so that all gated responses share their hidden classes.
+const OWN_METHODS = Object.fromEntries(
+  NAMES.map((name) => [
+    name,
+    function (this: Gated, ...args: unknown[]): unknown {
+      return this[GATE]![name](args);
+    },
+  ]),
+) as unknown as SendingMethods;
+const OWN_STATES = statesOf((response: Gated) => response[GATE], aboveObject);
+
+/**
+ * Puts a gate on one response. On the object itself: prototypes of responses may be changed, as Express does where a
+ * mounted app begins and ends.
+ */
+export function putGate(gate: Gate): void {
+  const response: Gated = gate.response;
+  if (response[GATE] === undefined) {
+    response[GATE] = gate;
+    response.writeHead = OWN_METHODS.writeHead;
+    response.flushHeaders = OWN_METHODS.flushHeaders;
+    response.write = OWN_METHODS.write;
+    response.end = OWN_METHODS.end;
+  } else {
+    // That of another module, which stands behind this one.
+    response.writeHead = (...args: unknown[]) => gate.writeHead(args) as ServerResponse;
+    response.flushHeaders = () => void gate.flushHeaders([]);
+    response.write = (...args: unknown[]) => gate.write(args) as boolean;
+    response.end = (...args: unknown[]) => gate.end(args) as ServerResponse;
+  }
+}
+
+/** Lets the gate of a response say what it is to be taken for. Once it is open, the response speaks for itself again. */
+export function showState(gate: Gate): void {
+  const response: Gated = gate.response;
+  if (gateOf(response) === gate) return; // it inherits the getters
+  const states = response[GATE] === gate ? OWN_STATES : statesOf(() => gate, aboveObject);
+  Object.defineProperties(response, states);
 }
 
 /**
@@ -54,14 +125,14 @@ export function prepareResponses(adapter: AbstractHttpAdapter | null | undefined
 export function inheritedMethodsOf(response: ServerResponse): SendingMethods | undefined {
   for (let level: object | null = response; level !== null; level = Object.getPrototypeOf(level) as object) {
     const methods = originals.get(level);
-    if (methods !== undefined) return gates.has(response.req) ? undefined : methods;
+    if (methods !== undefined) return keptOf(response.req)?.gate === undefined ? methods : undefined;
     for (const name of NAMES) if (Object.hasOwn(level, name)) return undefined;
   }
   return undefined;
 }
 
 export function inheritGate(gate: Gate): void {
-  gates.set(gate.response.req, gate);
+  keep(gate.response.req).gate = gate;
 }
 
 /** The last prototype before Node's own; undefined if Node's own is no prototype of this object. */

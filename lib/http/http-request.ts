@@ -1,8 +1,9 @@
 import type { ExecutionContext } from '@nestjs/common';
-import type { IncomingMessage, ServerResponse } from 'node:http';
+import { IncomingMessage, ServerResponse } from 'node:http';
 import type { ActiveSession } from '../core/active-session.js';
 import { SessionArgumentError } from '../errors/caller.errors.js';
 import type { RequestHeaders } from '../core/token-transport.interface.js';
+import { keptOf } from './kept.js';
 import type { RequestSession } from './request-session.js';
 
 /**
@@ -22,7 +23,7 @@ export interface HttpRequest extends RequestHeaders {
 export type HttpResponse = ServerResponse | { readonly raw: ServerResponse };
 
 export function rawResponse(response: HttpResponse): ServerResponse {
-  return 'raw' in response ? response.raw : response;
+  return response instanceof ServerResponse || !('raw' in response) ? response : response.raw;
 }
 
 /**
@@ -35,19 +36,13 @@ export function sessionOf(request: HttpRequest): ActiveSession<object> | null | 
   return heldBy(request)?.current;
 }
 
-/**
- * By Node's own request, so that middleware, guards and handlers of any framework find the same one. Beside the request:
- * Express gives each of them a hidden class of its own, and a property put on such an object costs some 4 µs and garbage.
- */
-const held = new WeakMap<object, RequestSession>();
-
 export function heldBy(request: HttpRequest): RequestSession | undefined {
-  return held.get(request) ?? (request.raw === undefined ? undefined : held.get(request.raw));
+  return keptOf(nodeRequestOf(request))?.session;
 }
 
-/** @param raw Node's own request */
-export function hold(raw: object, session: RequestSession): void {
-  held.set(raw, session);
+/** Node's own request. On Express, looking for a property that is not there costs as much as a lookup in the near cache. */
+export function nodeRequestOf(request: HttpRequest): object {
+  return request instanceof IncomingMessage ? request : (request.raw ?? request);
 }
 
 /** The address the request came from, without trust in headers. */

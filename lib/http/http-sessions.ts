@@ -10,13 +10,14 @@ import { isUnsafe, refuseCrossSite } from './csrf.js';
 import { isAnswerable, toHttpException } from './http-errors.js';
 import {
   heldBy,
-  hold,
   isFromLoopback,
   isOverTls,
+  nodeRequestOf,
   rawResponse,
   type HttpRequest,
   type HttpResponse,
 } from './http-request.js';
+import { keep } from './kept.js';
 import { RequestSession, type HttpSessionServices } from './request-session.js';
 import type { ReplacementAnswer } from './response-gate.js';
 import { CookieTransport } from './token-transport.js';
@@ -69,7 +70,7 @@ export class HttpSessions implements HttpSessionServices {
       }
       return held;
     }
-    const raw = owner.raw ?? owner;
+    const raw = nodeRequestOf(owner);
     // Another SessionModule's, with sessions of its own: never to be taken for ours.
     const known = held === undefined ? undefined : this.#besides.get(raw);
     if (known !== undefined) return known;
@@ -79,7 +80,7 @@ export class HttpSessions implements HttpSessionServices {
       response === undefined ? undefined : rawResponse(response),
       transports,
     );
-    if (held === undefined) hold(raw, made);
+    if (held === undefined) keep(raw).session = made;
     else this.#besides.set(raw, made);
     return made;
   }

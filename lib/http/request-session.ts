@@ -167,15 +167,16 @@ export class RequestSession implements SessionBinding, ResponseGateOwner {
   /**
    * Stores what has changed: under the user that the data names, and with the life that its cookie was given.
    *
+   * @param now what has changed, as `ActiveSession.encodedChanges` has just encoded it
    * @throws {ForbiddenException} if another site caused the request, where nobody has looked at that yet
    */
-  async save(options?: WriteOptions): Promise<void> {
+  async save(options?: WriteOptions, now?: string): Promise<void> {
     const session = this.visitor;
     const { rules } = this.services;
     this.checkOrigin();
     const userId = rules?.newOwnerOf(session);
     const timeouts = rules?.newTimeoutsOf(session);
-    if (userId === undefined && timeouts === undefined) return session.store(options);
+    if (userId === undefined && timeouts === undefined) return session.store(options, now);
     if (userId !== undefined && session.isStored && session.userId !== null) {
       const data = rules!.carriedOver(session, userId);
       (await this.renew()).data = data;
@@ -325,8 +326,9 @@ export class RequestSession implements SessionBinding, ResponseGateOwner {
     const session = this.#session;
     if (session === undefined) return undefined;
     if (this.#rotates && this.#mayRotate(session)) return this.#rotate(session);
-    if (session.hasChanges && this.services.rules?.holdsNothing(session) !== true) {
-      return (this.#saving = this.save().then(() => this.#tell(this.visitor, true)));
+    const changes = session.encodedChanges();
+    if (changes !== undefined && this.services.rules?.holdsNothing(session) !== true) {
+      return (this.#saving = this.save(undefined, changes).then(() => this.#tell(this.visitor, true)));
     }
     if (this.#touching !== undefined && this.services.renews(this.#carried?.transport, session)) {
       return this.#touching.then((prolonged) => this.#tell(session, prolonged));

@@ -1,5 +1,12 @@
 import type { OutgoingHttpHeader, OutgoingHttpHeaders, ServerResponse } from 'node:http';
-import { inheritedMethodsOf, inheritGate, type Gate, type SendingMethods } from './gated-prototype.js';
+import {
+  inheritedMethodsOf,
+  inheritGate,
+  putGate,
+  showState,
+  type Gate,
+  type SendingMethods,
+} from './gated-prototype.js';
 
 /** What a response becomes when its session could not be saved. */
 export interface ReplacementAnswer {
@@ -51,13 +58,7 @@ export function gateResponse(
   const inherited = mayInherit ? inheritedMethodsOf(response) : undefined;
   const gate = new ResponseGate(response, owner, deferHead, inherited ?? response);
   if (inherited !== undefined) inheritGate(gate);
-  else {
-    // On the object itself: prototypes of responses may be changed, as Express does where a mounted app begins and ends.
-    response.writeHead = (...args: unknown[]) => gate.writeHead(args);
-    response.flushHeaders = () => gate.flushHeaders();
-    response.write = (...args: unknown[]) => gate.write(args);
-    response.end = (...args: unknown[]) => gate.end(args);
-  }
+  else putGate(gate);
   return () => gate.hasBegun;
 }
 
@@ -95,6 +96,15 @@ class ResponseGate implements Gate {
 
   get hasBegun(): boolean {
     return this.#state !== 'waiting' || (this.#head === undefined && this.response.headersSent);
+  }
+
+  // Frameworks and filters look at these before they answer a second time, and must see what they would see.
+  get headersSent(): boolean | undefined {
+    return this.#state === 'holding' || this.#head !== undefined ? true : undefined;
+  }
+
+  get writableEnded(): boolean | undefined {
+    return this.#state === 'holding' ? this.#ended : undefined;
   }
 
   writeHead(args: unknown[]): ServerResponse {
@@ -146,7 +156,6 @@ class ResponseGate implements Gate {
     const head = this.#head;
     if (head === undefined) return this.#begins();
     this.#head = undefined;
-    this.#letGo();
     const begins = this.#begins();
     if (begins) this.response.writeHead(...(head as [number]));
     else this.#queue.push({ call: () => this.response.writeHead(...(head as [number])) });
@@ -187,7 +196,7 @@ class ResponseGate implements Gate {
     this.#head = args;
     this.#given = headersIn(args);
     this.response.statusCode = args[0] as number;
-    Object.defineProperty(this.response, 'headersSent', { configurable: true, get: () => true });
+    showState(this);
   }
 
   #hold(): void {
@@ -195,9 +204,7 @@ class ResponseGate implements Gate {
     this.#state = 'holding';
     this.#queue = [];
     const waiting = (this.#waiting = new Set<Waiting>());
-    // Frameworks and filters look at these before they answer a second time, and must see what they would see.
-    Object.defineProperty(response, 'headersSent', { configurable: true, get: () => true });
-    Object.defineProperty(response, 'writableEnded', { configurable: true, get: () => this.#ended });
+    showState(this);
     const { statusCode } = response;
     overhear(response, (one) => this.#state === 'holding' && waiting.add(one).size > 0);
     // HTTP/2 has no status messages, and warns when asked for one.
@@ -210,13 +217,7 @@ class ResponseGate implements Gate {
     });
   }
 
-  #letGo(): void {
-    delete (this.response as { headersSent?: boolean }).headersSent;
-    delete (this.response as { writableEnded?: boolean }).writableEnded;
-  }
-
   #release(): void {
-    this.#letGo();
     try {
       this.#open();
       for (let next = this.#queue.shift(); next !== undefined; next = this.#queue.shift()) next.call();
@@ -237,7 +238,6 @@ class ResponseGate implements Gate {
   /** After the session could not be saved, or after the handler's own calls failed where they could no longer throw. */
   #replace(error: unknown): void {
     const { response, owner } = this;
-    this.#letGo();
     this.#state = 'replaced'; // whatever the handler still writes is dropped
     for (const { args } of this.#queue.splice(0)) if (args !== undefined) callBack(args);
     const { status, body } = owner.onFailure(error);

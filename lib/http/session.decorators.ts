@@ -1,4 +1,4 @@
-import { createParamDecorator, SetMetadata, type ExecutionContext } from '@nestjs/common';
+import { createParamDecorator, SetMetadata, UseGuards } from '@nestjs/common';
 import { durationArgument } from '../core/session-timeouts.js';
 import { SessionArgumentError } from '../errors/caller.errors.js';
 import type { Duration, StoreUnavailablePolicy } from '../options/session-options.interface.js';
@@ -10,7 +10,7 @@ import {
   SESSION_STRICT,
 } from '../session.constants.js';
 import type { SessionAccess } from './route-policy.js';
-import { SessionPipe, SessionRequest } from './session.pipe.js';
+import { SessionParameterGuard, sessionParameter } from './session-parameter.js';
 
 /**
  * For routes behind `SessionGuard`, on a method or a class: lets requests without a session through; `@Session()` is
@@ -112,8 +112,12 @@ export const SkipCsrf = (skip = true): MethodDecorator & ClassDecorator =>
  *
  * @publicApi
  */
-export const Session = (key?: string): ParameterDecorator => sessionParam(key, SessionPipe);
+export const Session =
+  (key?: string): ParameterDecorator =>
+  (target, name, index) => {
+    const method = name === undefined ? undefined : Object.getOwnPropertyDescriptor(target, name);
+    if (method !== undefined) UseGuards(SessionParameterGuard)(target, name!, method);
+    fromSession(key)(target, name, index);
+  };
 
-const sessionParam = createParamDecorator(
-  (key: string | undefined, context: ExecutionContext) => new SessionRequest(context, key),
-);
+const fromSession = createParamDecorator(sessionParameter);

@@ -9,11 +9,13 @@ import {
   Req,
   Session as NestSession,
   UseGuards,
+  type ArgumentMetadata,
   type CanActivate,
   type ExecutionContext,
   type INestApplication,
+  type PipeTransform,
 } from '@nestjs/common';
-import { APP_GUARD } from '@nestjs/core';
+import { APP_GUARD, APP_PIPE } from '@nestjs/core';
 import { describe, expect, it } from 'vitest';
 import { defaultCodec } from '../../lib/core/codec.js';
 import {
@@ -1188,7 +1190,29 @@ describe.each(PLATFORMS)('SessionGuard over %s', (platform) => {
       class FeatureModule {}
       await expect(
         startApp(platform, { session: null, imports: [sessionModule, FeatureModule] }),
-      ).rejects.toThrow(/SessionPipe[\s\S]*HttpSessions[\s\S]*FeatureModule/);
+      ).rejects.toThrow(/SessionParameterGuard[\s\S]*HttpSessions[\s\S]*FeatureModule/);
+    });
+  });
+
+  describe('@Session() and pipes of the app', () => {
+    it('a global pipe gets the session, or the field, as of any other decorator', async () => {
+      const seen: unknown[] = [];
+      class Watching implements PipeTransform {
+        transform(value: unknown, { type }: ArgumentMetadata) {
+          if (type === 'custom') seen.push(value);
+          return value;
+        }
+      }
+      const app = await startApp(platform, {
+        controllers: [BareController],
+        providers: [{ provide: APP_PIPE, useClass: Watching }],
+      });
+      const { token, id } = await signIn(app);
+      expect((await app.send('/bare', { cookie: token })).body).toMatchObject({ session: { id } });
+      app.cache.clear(); // found by a promise, this time
+      expect((await app.send('/bare', { cookie: token })).body).toMatchObject({ session: { id } });
+      await app.send('/bare/name', { cookie: token });
+      expect(seen).toEqual([expect.any(ActiveSession), expect.any(ActiveSession), 'Ada']);
     });
   });
 

@@ -655,6 +655,19 @@ describe('ActiveSession: several writes of one object at once', () => {
     expect(session.data).toEqual({ x: 1, y: 5 });
   });
 
+  it('store() with a draft encoded before waits its turn, and then saves the draft as it is then', async () => {
+    const { sessions } = openCore();
+    const session = await sessions.create({ x: 1 });
+    session.data.x = 2;
+    const before = session.set('other', 1);
+    const changes = session.encodedChanges();
+    const storing = session.store(undefined, changes);
+    session.data.x = 3;
+    await Promise.all([before, storing]);
+    expect((await mustLoad(sessions, session.token)).data).toEqual({ x: 3, other: 1 });
+    expect(session.encodedChanges()).toBeUndefined();
+  });
+
   it('a write inside an update function of the same session is refused within commandTimeout, and blocks nobody', async () => {
     const { sessions } = openCore({ commandTimeout: '60ms' });
     const session = await sessions.create({});
