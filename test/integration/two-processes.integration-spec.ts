@@ -18,7 +18,8 @@ describe('two processes on one Redis', () => {
   let b: NodeWorker;
 
   beforeAll(async () => {
-    const options = { redis: testRedisUrl(), keyPrefix: uniquePrefix() };
+    // 500 increments of one session queue up in a process, each with that much time for the ones before it.
+    const options = { redis: testRedisUrl(), keyPrefix: uniquePrefix(), commandTimeout: '25s' };
     [a, b] = await Promise.all([startWorker(options), startWorker(options)]);
   });
   afterAll(async () => {

@@ -1,15 +1,18 @@
 // In which order vitest starts the files: long ones first, so that no core is idle while one of them runs at the end.
 import { BaseSequencer, type TestSpecification } from 'vitest/node';
 
-/** Files that take more than 15 s on two cores, the longest first: their size, which vitest goes by, says little of that. */
+/**
+ * Files that take more than 15 s on two cores, the longest first, but those that mostly wait between those that work. The
+ * size of a file, which vitest goes by, says little of that.
+ */
 const LONG = [
-  'http-session.e2e-spec.ts',
   'sample.e2e-spec.ts',
+  'http-session.e2e-spec.ts',
+  'outage-policy.e2e-spec.ts',
+  'scheduler.e2e-spec.ts',
   'read-your-writes.e2e-spec.ts',
   'sample-own-store.e2e-spec.ts',
-  'outage-policy.e2e-spec.ts',
   'cookies.e2e-spec.ts',
-  'scheduler.e2e-spec.ts',
   'to-express-store.e2e-spec.ts',
   'describe-session-store.spec.ts',
   'disk-session.store.spec.ts',
