@@ -27,8 +27,8 @@ const GLANCES = 256;
 
 /** A clock made of two others; see {@link fasterOf}. */
 interface FasterClock {
-  read(): number;
-  glance(): number;
+  readonly read: () => number;
+  readonly glance: () => number;
 }
 
 /**
@@ -62,7 +62,7 @@ export function fasterOf(monotonic: () => number, wall: () => number): FasterClo
   };
   return {
     read: () => unboxed((shown = compare(wall()))),
-    glance() {
+    glance: () => {
       const at = wall();
       const now = at + shift;
       return unboxed((shown = now < shown || at >= compareAt || --glances < 0 ? compare(at) : now));
