@@ -64,7 +64,7 @@ export class ActiveSession<T extends object = SessionData> {
     this.#token = token;
     this.#record = record;
     this.#source = source;
-    this.#draft = draft === undefined || engine.wraps ? undefined : draft; // an instance of dataClass is made when somebody asks for it
+    this.#draft = engine.wraps ? undefined : draft; // an instance of dataClass is made when somebody asks for it
   }
 
   /**

@@ -33,7 +33,7 @@ export class KeyedQueue {
       }, this.waitMs);
       const start = async (): Promise<void> => {
         clearTimeout(timer);
-        if (!late) await task().then(resolve, reject);
+        if (!late) await started(task).then(resolve, reject);
       };
       void before.left().then(start).then(settle, settle);
     });
@@ -45,9 +45,18 @@ export class KeyedQueue {
   }
 
   #start<T>(task: () => Promise<T>, settle: () => void): Promise<T> {
-    const running = task();
+    const running = started(task);
     running.then(settle, settle);
     return running;
+  }
+}
+
+/** A task of an app's own may throw before it has made a promise. */
+function started<T>(task: () => Promise<T>): Promise<T> {
+  try {
+    return task();
+  } catch (error) {
+    return Promise.reject(error as Error);
   }
 }
 

@@ -46,7 +46,12 @@ export function prepareResponses(adapter: AbstractHttpAdapter | null | undefined
     };
     Object.defineProperty(prototype, name, { value, writable: true, enumerable: false, configurable: true });
   }
-  const above = Object.getPrototypeOf(prototype) as object;
+  // Those of another copy of this package, whose gates these responses may have too.
+  const { headersSent, writableEnded } = Object.getOwnPropertyDescriptors(prototype);
+  const above = Object.create(Object.getPrototypeOf(prototype), {
+    ...(headersSent && { headersSent }),
+    ...(writableEnded && { writableEnded }),
+  }) as object;
   Object.defineProperties(
     prototype,
     statesOf(gateOf, () => above),
@@ -55,7 +60,8 @@ export function prepareResponses(adapter: AbstractHttpAdapter | null | undefined
 
 /** Not that of another response, which somebody made of the same request. */
 function gateOf(response: ServerResponse): Gate | undefined {
-  const gate = keptOf(response.req)?.gate;
+  const { req } = response as Partial<ServerResponse>; // a prototype has none
+  const gate = req && keptOf(req)?.gate;
   return gate?.response === response ? gate : undefined;
 }
 

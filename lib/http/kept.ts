@@ -4,9 +4,19 @@ import type { RequestSession } from './request-session.js';
 
 /** What is kept of a request. Private, so that who logs the request logs nothing of it. */
 class Kept {
+  readonly #raw: object;
   #session: RequestSession | undefined;
   #sessions: HttpSessions | undefined;
   #gate: Gate | undefined;
+
+  constructor(raw: object) {
+    this.#raw = raw;
+  }
+
+  /** False for a copy of the request, which has its token elsewhere and shares what this lies in. */
+  isOf(raw: object): boolean {
+    return this.#raw === raw;
+  }
 
   get session(): RequestSession | undefined {
     return this.#session;
@@ -36,23 +46,23 @@ const KEPT = Symbol('nestjs-sessionkit');
 
 type Place = object & { [KEPT]?: Kept };
 
-/** Of frozen objects, which guards of the app's own may take for requests. */
+/** Of frozen objects and copies of requests, which guards of the app's own may take for requests. */
 const beside = new WeakMap<object, Kept>();
 
 /** @param raw Node's own request, so that middleware, guards and handlers of any framework find the same */
 export function keptOf(raw: object): Kept | undefined {
-  const place = placeOf(raw);
-  return place[KEPT] ?? beside.get(place);
+  const kept = placeOf(raw)[KEPT];
+  return kept?.isOf(raw) === true ? kept : beside.get(raw);
 }
 
 /** @param raw Node's own request */
 export function keep(raw: object): Kept {
   const known = keptOf(raw);
   if (known !== undefined) return known;
-  const made = new Kept();
+  const made = new Kept(raw);
   const place = placeOf(raw);
-  if (Object.isExtensible(place)) place[KEPT] = made;
-  else beside.set(place, made);
+  if (place[KEPT] === undefined && Object.isExtensible(place)) place[KEPT] = made;
+  else beside.set(raw, made);
   return made;
 }
 

@@ -176,7 +176,9 @@ export class RequestSession implements SessionBinding, ResponseGateOwner {
     this.checkOrigin();
     const userId = rules?.newOwnerOf(session);
     const timeouts = rules?.newTimeoutsOf(session);
-    if (userId === undefined && timeouts === undefined) return session.store(options, now);
+    // The app's `userIdFrom` has seen the data, and may have changed it.
+    if (userId === undefined && timeouts === undefined)
+      return session.store(options, rules === undefined ? now : undefined);
     if (userId !== undefined && session.isStored && session.userId !== null) {
       const data = rules!.carriedOver(session, userId);
       (await this.renew()).data = data;

@@ -64,6 +64,8 @@ export function gateResponse(
 
 /** What stands between a response's methods and those who call them. */
 class ResponseGate implements Gate {
+  // Private, so that who logs the response logs nothing of it.
+  readonly #owner: ResponseGateOwner;
   /** The methods that really send. */
   readonly #writeHead: (...args: [number]) => ServerResponse;
   readonly #flushHeaders: () => void;
@@ -83,10 +85,11 @@ class ResponseGate implements Gate {
 
   constructor(
     readonly response: ServerResponse,
-    private readonly owner: ResponseGateOwner,
+    owner: ResponseGateOwner,
     private readonly deferHead: boolean,
     methods: SendingMethods,
   ) {
+    this.#owner = owner;
     // Called with the response: four bound ones would cost each request more.
     this.#writeHead = methods.writeHead as never;
     this.#flushHeaders = methods.flushHeaders;
@@ -116,7 +119,7 @@ class ResponseGate implements Gate {
     }
     if (this.deferHead && this.#state === 'waiting' && !response.headersSent) this.#deferHead(args);
     else if (this.#passes()) {
-      this.#writeHead.apply(response, withoutOurs(response, args, this.owner) as [number]);
+      this.#writeHead.apply(response, withoutOurs(response, args, this.#owner) as [number]);
     } else if (this.#state === 'holding') {
       this.#given = headersIn(args) ?? this.#given;
       this.#queue.push({ call: () => response.writeHead(...(args as [number])) });
@@ -169,7 +172,7 @@ class ResponseGate implements Gate {
     }
     let committing: Promise<void> | undefined;
     try {
-      committing = this.owner.commit();
+      committing = this.#owner.commit();
     } catch (error) {
       committing = Promise.reject(error instanceof Error ? error : new Error(String(error)));
     }
@@ -189,7 +192,7 @@ class ResponseGate implements Gate {
 
   #open(): void {
     this.#state = 'open';
-    addHeaders(this.response, this.owner.headers());
+    addHeaders(this.response, this.#owner.headers());
   }
 
   #deferHead(args: unknown[]): void {
@@ -237,7 +240,8 @@ class ResponseGate implements Gate {
 
   /** After the session could not be saved, or after the handler's own calls failed where they could no longer throw. */
   #replace(error: unknown): void {
-    const { response, owner } = this;
+    const { response } = this;
+    const owner = this.#owner;
     this.#state = 'replaced'; // whatever the handler still writes is dropped
     for (const { args } of this.#queue.splice(0)) if (args !== undefined) callBack(args);
     const { status, body } = owner.onFailure(error);

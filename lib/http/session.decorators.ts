@@ -115,9 +115,14 @@ export const SkipCsrf = (skip = true): MethodDecorator & ClassDecorator =>
 export const Session =
   (key?: string): ParameterDecorator =>
   (target, name, index) => {
-    const method = name === undefined ? undefined : Object.getOwnPropertyDescriptor(target, name);
-    if (method !== undefined) UseGuards(SessionParameterGuard)(target, name!, method);
+    // On the class, not on the method: who wraps or overrides that need not copy what stands on it.
+    const { constructor } = target;
+    if (!guarded.has(constructor)) UseGuards(SessionParameterGuard)(constructor);
+    guarded.add(constructor);
     fromSession(key)(target, name, index);
   };
+
+/** Classes with a parameter that wants a session. */
+const guarded = new WeakSet<object>();
 
 const fromSession = createParamDecorator(sessionParameter);

@@ -15,7 +15,7 @@ export const GRACE_MS = 60_000;
 /** The server's clock: `us` in microseconds and `stamp` in milliseconds as a record has them, `now` as a number. */
 export const CLOCK = `
 local time = call('TIME')
-local us = time[1] .. sub('00000' .. time[2], -6)
+local us = sub('0000000000' .. time[1], -10) .. sub('00000' .. time[2], -6)
 local stamp = sub(us, 1, 13)
 local now = stamp + 0
 `;

@@ -32,6 +32,20 @@ describe('KeyedQueue', () => {
     expect(log).toEqual(['a begins', 'a ends', 'b', 'c']);
   });
 
+  it('run() of a task that throws at once rejects, first or not, and the next one runs', async () => {
+    const queue = new KeyedQueue(5_000, () => new Error('too late'));
+    const thrown = () => {
+      throw new Error('thrown');
+    };
+    const first = queue.run('k', thrown);
+    const second = queue.run('k', thrown);
+    const third = queue.run('k', async () => 3);
+    await expect(first).rejects.toThrow('thrown');
+    await expect(second).rejects.toThrow('thrown');
+    expect(await third).toBe(3);
+    await queue.idle();
+  });
+
   it('run() of another key does not wait', async () => {
     const queue = new KeyedQueue(5_000, () => new Error('too late'));
     const held = gate();

@@ -28,3 +28,17 @@ describe.each([
     expect(JSON.stringify({ ...request, socket: null, client: null })).not.toContain('swordfish');
   });
 });
+
+it.each([
+  ['spread into another', (request: object) => ({ ...request, headers: { authorization: 'Bearer other' } })],
+  ['made from it', (request: object) => Object.create(request) as object],
+])('a request that is %s has a session of its own', (_, copy) => {
+  const request = new IncomingMessage(new Socket());
+  keep(request).session = SESSION;
+  const other = copy(request);
+  expect(keptOf(other)).toBeUndefined();
+  const another = { secret: 'another' } as unknown as RequestSession;
+  keep(other).session = another;
+  expect(keptOf(other)?.session).toBe(another);
+  expect(keptOf(request)?.session).toBe(SESSION);
+});

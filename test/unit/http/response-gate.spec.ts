@@ -3,6 +3,7 @@ import { connect, type AddressInfo } from 'node:net';
 import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { inspect } from 'node:util';
 import { beforeAll, describe, expect, it, onTestFinished } from 'vitest';
 import { prepareResponses } from '../../../lib/http/gated-prototype.js';
 import { gateResponse, type ResponseGateOwner } from '../../../lib/http/response-gate.js';
@@ -747,4 +748,16 @@ describe('prepareResponses()', () => {
     prepareResponses({ getType: () => 'express', getInstance: () => ({}) } as never);
     expect(Object.keys(Object.getOwnPropertyDescriptors(response))).toEqual([]);
   });
+});
+
+it('a response that somebody logs shows nothing of who holds it back', () => {
+  const response = new ServerResponse({ method: 'GET' } as IncomingMessage);
+  const owner = Object.assign(new ManualOwner(), { secret: 'swordfish' });
+  gateResponse(response, owner);
+  expect(inspect(response, { depth: 10, showHidden: true })).not.toContain('swordfish');
+});
+
+it('the states of a prototype itself can be asked for', () => {
+  prepareOnce();
+  expect(() => [ofApp.headersSent, ofApp.writableEnded, ofExpress.headersSent]).not.toThrow();
 });
