@@ -106,11 +106,7 @@ export class CacheService implements SessionCache {
     this.#entries = new LRUCache<string, Entry>({
       // Without either limit lru-cache wants another bound; every entry counts as 1 towards this one.
       ...(maxBytes > 0
-        ? {
-            max: maxEntries,
-            maxSize: maxBytes,
-            sizeCalculation: (entry: Entry) => Math.max(1, entry.bytes),
-          }
+        ? { max: maxEntries, maxSize: maxBytes, sizeCalculation: ({ bytes }: Entry) => Math.max(1, bytes) }
         : maxEntries > 0
           ? { max: maxEntries }
           : { maxSize: Number.MAX_SAFE_INTEGER, sizeCalculation: () => 1 }),

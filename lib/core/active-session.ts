@@ -223,6 +223,7 @@ export class ActiveSession<T extends object = SessionData> {
 
   /** True if the draft holds changes that are not saved. */
   get hasChanges(): boolean {
+    if (this.#mustStore && !this.#stored) return !this.#destroyedHere; // without encoding what may be refused
     return this.encodedChanges() !== undefined;
   }
 

@@ -16,7 +16,7 @@ import type { RequestSession } from './request-session.js';
 import { checkRecentLogin, fallbackOf, readPolicy, type RoutePolicy } from './route-policy.js';
 
 /**
- * Stands on every route that has a parameter with `@Session()`, and lets all through: it tells the parameter where
+ * Stands on every class that has a parameter with `@Session()`, and lets all through: it tells the parameter where
  * sessions are found. A parameter decorator has no access to providers. Its pipe could be one, but pipes are awaited,
  * which costs a short request more than all that is done here.
  *

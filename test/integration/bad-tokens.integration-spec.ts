@@ -25,7 +25,6 @@ describe('bad tokens', () => {
     const session = await node.sessions.create({ name: 'Ada' }, { userId: 'ada' });
     await node.registry.count({ activeWithin: '1h' }); // writes now when it was active, and not a second later
     ({ id: realId, token: realToken } = session);
-    await node.sessions.get(newToken(0)); // from here on EVALSHA finds the script
     monitor = await RedisMonitor.open(server.url);
   });
   afterAll(async () => {
@@ -60,6 +59,15 @@ describe('bad tokens', () => {
     await monitor.sync();
     expect(monitor.lines.filter((line) => !isUpkeep(line))).toEqual([]);
   }
+
+  it('20 good forms that are unknown, at once: a GET each, and one TIME in front of all', async () => {
+    const tokens = Array.from({ length: 20 }, () => newToken(1));
+    await Promise.all(tokens.map(async (token) => expect(await node.sessions.get(token)).toBeNull()));
+    await monitor.sync();
+    const sent = monitor.lines.filter((line) => !isUpkeep(line));
+    const names = sent.map((line) => /\] "(\w+)"/.exec(line)?.[1]?.toLowerCase());
+    expect(names).toEqual(['time', ...tokens.map(() => 'get')]);
+  });
 
   it('named ones give null and reach no Redis command', async () => {
     const cases: unknown[] = [

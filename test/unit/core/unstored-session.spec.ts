@@ -94,6 +94,13 @@ describe('a session that is not stored yet', () => {
     expect(session.hasChanges).toBe(true);
   });
 
+  it('has changes for a CSRF token that was handed out, whatever the draft holds: only saving it may fail', () => {
+    const session = open().visit();
+    session.csrfToken();
+    session.data.a = (() => 1) as never;
+    expect(session.hasChanges).toBe(true);
+  });
+
   it.each<[string, (session: ActiveSession<Data>) => Promise<unknown>, Data]>([
     [
       'save()',
