@@ -23,12 +23,19 @@ import {
   type Turn,
 } from './redis-links.js';
 import type { Script } from './scripts/script.js';
+import { ServerTime } from './server-time.js';
 
 /**
  * A server that failed its check is asked again, on a new link, after the first of these, doubled each time up to the
  * second, and not by all processes at the same moment.
  */
 const RECHECK_MS = { first: 250, most: 1_000 };
+
+/**
+ * Commands of one turn that are written together. With all of many in one write, the server would stand idle until they
+ * are all made, and this process until they are all answered.
+ */
+const MAX_GATHERED = 16;
 
 /** A connection that ioredis has given up for good is begun anew after this. */
 const REVIVE_MS = 50;
@@ -52,6 +59,7 @@ export class RedisConnection implements StoreConnection, RedisLinks {
   #wasReady = false;
   #saidAvailable = false;
   #turn: GatheredTurn | null = null;
+  #time: { readonly stream: Stream; readonly of: ServerTime } | undefined;
   #pending = 0;
   #drained: (() => void) | undefined;
   #lastProblem = '';
@@ -341,13 +349,21 @@ export class RedisConnection implements StoreConnection, RedisLinks {
   }
 
   /**
-   * Gathers what is sent in one turn of the event loop into one write to the socket: answers that arrive together wake
+   * Gathers what is sent in one turn of the event loop into few writes to the socket: answers that arrive together wake
    * their callers together, and a system call each would cost more than everything else a command does here.
    */
   #gather(client: Redis): Turn {
     const { stream } = client; // the link may be another one when the turn ends
-    if (this.#turn?.stream === stream) return this.#turn;
-    const turn = (this.#turn = new GatheredTurn(client, stream));
+    if (this.#turn?.stream === stream) {
+      if (++this.#turn.commands % MAX_GATHERED === 0) {
+        stream.uncork();
+        stream.cork();
+      }
+      return this.#turn;
+    }
+    if (this.#time?.stream !== stream)
+      this.#time = { stream, of: new ServerTime(() => client.time().then(milliseconds)) };
+    const turn = (this.#turn = { stream, time: this.#time.of, commands: 0 });
     stream.cork();
     process.nextTick(() => {
       if (this.#turn === turn) this.#turn = null;
@@ -398,15 +414,9 @@ export class RedisConnection implements StoreConnection, RedisLinks {
   }
 }
 
-class GatheredTurn implements Turn {
-  #time: Promise<number> | undefined;
+type Stream = Redis['stream'];
 
-  constructor(
-    private readonly client: Redis,
-    readonly stream: Redis['stream'],
-  ) {}
-
-  get time(): Promise<number> {
-    return (this.#time ??= this.client.time().then(milliseconds));
-  }
+interface GatheredTurn extends Turn {
+  readonly stream: Stream;
+  commands: number;
 }

@@ -1,6 +1,7 @@
 import type { Redis } from 'ioredis';
 import type { RedisConnection } from './redis-connection.js';
 import type { Script } from './scripts/script.js';
+import type { ServerTime } from './server-time.js';
 
 export type Argument = string | number;
 
@@ -21,8 +22,8 @@ export type CommandPurpose = 'request' | 'background' | 'repair';
 
 /** What is sent on a link in one turn of the event loop, and written to its socket at once when the turn ends. */
 export interface Turn {
-  /** The server's clock, epoch milliseconds: asked in front of whatever is sent after this, and only once a turn. */
-  readonly time: Promise<number>;
+  /** What is asked here is asked in front of whatever is sent after it. */
+  readonly time: ServerTime;
 }
 
 /** Sends commands; `forgotten` after the server said that it does not know the script. */

@@ -8,6 +8,9 @@ import { aliasOf, isMoved, parseRecord, unmarked } from './redis-record.js';
 /** Most records one command touches, so that none holds Redis up for long. */
 export const READ_BATCH = 200;
 
+/** Whether a session has ended does not show by an estimate of the server's clock. */
+const UNCLEAR = Symbol('ask the server for its time');
+
 /** What stands under an id whose token was rotated. */
 export interface Alias {
   readonly successor: string;
@@ -16,7 +19,7 @@ export interface Alias {
   readonly now: number;
 }
 
-/** Reads records: one with `GET`, many with `MGET`; the server's clock tells which have expired. */
+/** Reads records: one with `GET`, many with `MGET`; the server's clock tells which have expired ({@link ServerTime}). */
 export class RedisRecords {
   constructor(
     private readonly connection: RedisLinks,
@@ -26,17 +29,35 @@ export class RedisRecords {
 
   /** The live session under this very id, or what leads to the one that took its place. */
   async read(id: string): Promise<LoadedSession | Alias | null> {
+    const found = await this.#read(id, false);
+    // What the estimate does not show to be alive, the server's own clock decides on.
+    return found === UNCLEAR ? ((await this.#read(id, true)) as Exclude<typeof found, symbol>) : found;
+  }
+
+  async #read(id: string, exactly: boolean): Promise<LoadedSession | Alias | null | typeof UNCLEAR> {
     const partition = this.keys.partitionOf(id);
     const key = this.keys.record(partition, id);
+    let latest: number | undefined;
     // No script: one that does no more than these two costs the server four times as much.
-    const [now, text] = await this.connection.read(partition, 'get a session', (client, _forgotten, turn) =>
-      Promise.all([turn.time, client.get(key)]),
+    const answer = await this.connection.read<string | null | [now: number, text: string | null]>(
+      partition,
+      'get a session',
+      (client, _forgotten, { time }) => {
+        latest = exactly ? undefined : time.latest();
+        return latest === undefined ? Promise.all([time.ask(), client.get(key)]) : client.get(key);
+      },
     );
+    const text = Array.isArray(answer) ? answer[1] : answer;
     if (text === null || isMoved(text)) return null;
+    const now = Array.isArray(answer) ? answer[0] : latest!;
     const alias = aliasOf(text);
-    if (alias !== null) return { successor: alias.id, readableUntil: alias.readableUntil, now };
+    if (alias !== null) {
+      if (latest !== undefined) return UNCLEAR;
+      return { successor: alias.id, readableUntil: alias.readableUntil, now };
+    }
     const loaded = this.loaded(id, text, now);
-    return loaded === null || deadlineOf(loaded.record) <= loaded.now ? null : loaded;
+    if (loaded === null || deadlineOf(loaded.record) > now) return loaded;
+    return latest === undefined ? null : UNCLEAR;
   }
 
   async readMany(

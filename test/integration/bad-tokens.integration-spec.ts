@@ -174,9 +174,9 @@ describe('bad tokens', () => {
       expect(await node.sessions.get(newToken(partition))).toBeNull();
       await monitor.sync();
       const sent = monitor.lines.filter((line) => !isUpkeep(line));
-      expect(sent, sent.join('\n')).toHaveLength(2);
-      expect(sent[0]).toMatch(/\] "time"$/);
-      expect(sent[1]).toMatch(/\] "get" "[^"]+"$/);
+      const reads = sent.filter((line) => !/\] "time"$/.test(line)); // asked once a second
+      expect(reads, sent.join('\n')).toHaveLength(1);
+      expect(reads[0]).toMatch(/\] "get" "[^"]+"$/);
     }
   });
 

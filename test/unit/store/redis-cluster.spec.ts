@@ -9,6 +9,7 @@ import { RedisCluster } from '../../../lib/store/redis-cluster.js';
 import { RedisConnection } from '../../../lib/store/redis-connection.js';
 import type { Attempt, Reply } from '../../../lib/store/redis-links.js';
 import { script } from '../../../lib/store/scripts/script.js';
+import { ServerTime } from '../../../lib/store/server-time.js';
 
 const TIMEOUT_MS = 400;
 const OK: Reply = { value: 'done', uncertain: false, server: null };
@@ -75,7 +76,7 @@ class Links {
       onLost: () => undefined,
       send: async (_operation: string, _writes: boolean, attempt: Attempt) => {
         this.sent.push(node);
-        await attempt(client as never, false, { time: Promise.resolve(0) });
+        await attempt(client as never, false, { time: new ServerTime(async () => 0) });
         const answer = answers.length > 1 ? answers.shift()! : answers[0]!;
         if (answer instanceof Error) throw answer;
         return typeof answer === 'function' ? answer() : answer;
