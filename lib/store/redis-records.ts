@@ -51,10 +51,7 @@ export class RedisRecords {
     if (text === null || isMoved(text)) return null;
     const now = Array.isArray(answer) ? answer[0] : latest!;
     const alias = aliasOf(text);
-    if (alias !== null) {
-      if (latest !== undefined) return UNCLEAR;
-      return { successor: alias.id, readableUntil: alias.readableUntil, now };
-    }
+    if (alias !== null) return { successor: alias.id, readableUntil: alias.readableUntil, now };
     const loaded = this.loaded(id, text, now);
     if (loaded === null || deadlineOf(loaded.record) > now) return loaded;
     return latest === undefined ? null : UNCLEAR;
