@@ -38,7 +38,9 @@ export function randomPartition(partitions: number): number {
 
 /** The partition of a user: all of a user's sessions and their index live there. */
 export function partitionOfUser(userId: string, partitions: number): number {
-  return hash('sha256', `user\0${userId}`, 'buffer').readUInt32BE(0) % partitions;
+  const digest = hash('sha256', `user\0${userId}`, 'binary'); // as text: see identifyToken
+  const byte = (at: number): number => digest.charCodeAt(at);
+  return (((byte(0) << 24) | (byte(1) << 16) | (byte(2) << 8) | byte(3)) >>> 0) % partitions;
 }
 
 /**

@@ -31,7 +31,7 @@ const { values: options } = parseArgs({
 const names = chooseOnly(options.only, [...Object.keys(FAMILIES), 'together']);
 const settings = options.quick
   ? { rounds: 5, sampleMs: 25, warmUpMs: 60 }
-  : { rounds: 15, sampleMs: 80, warmUpMs: 300 };
+  : { rounds: 15, sampleMs: 80, warmUpMs: 1_000 };
 
 const redis = await openRedis();
 const raw = new Redis(redis.url);

@@ -2,6 +2,7 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import type { SessionRecord } from '../../../lib/core/session-record.interface.js';
 import {
+  newNonce,
   decodeUserId,
   encodeUserId,
   formatTail,
@@ -47,6 +48,12 @@ const record: fc.Arbitrary<SessionRecord> = fc.record(
 );
 
 describe('redis-record', () => {
+  it('newNonce() gives 7 characters of base64url, and 5,000 of them are all different', () => {
+    const nonces = Array.from({ length: 5_000 }, newNonce);
+    for (const nonce of nonces) expect(nonce).toMatch(/^[\w-]{7}$/);
+    expect(new Set(nonces).size).toBe(5_000);
+  });
+
   it('parseRecord() reads back what the scripts write, whatever userId, metadata and data hold', () => {
     fc.assert(
       fc.property(record, (wanted) => {
