@@ -1,7 +1,8 @@
 // `npm run bench:processes [-- --quick] [-- --json file]`
 //
 // Eight processes that hold a copy and one that writes, on one Redis: how soon the copies go, what a write and an idle
-// process cost the server, and from that what 10, 100 and 1,000 processes would.
+// process cost the server, and from that what 10, 100 and 1,000 processes would. As soon as that is at most: the same with
+// processes that only subscribe.
 import { setTimeout as delay } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { printFigures } from './figures.mjs';
@@ -36,15 +37,27 @@ await printFigures(options, async ({ url, raw, figures }) => {
       costs.push({ processes, ...(await measureCost(raw, writer)) });
     }
     figures.push(...(await measureLatency(writer, nodes.slice(1), tokens[0])), ...derive(costs));
-    await Promise.all(nodes.map((node) => node.call('close')));
+    await closeAll();
+    const bare = await Promise.all(
+      Array.from({ length: 1 + READERS }, () => openNode(url, prefix, 'bare-process-worker.mjs')),
+    );
+    const [, p99] = await measureLatency(bare[0], bare.slice(1), `${prefix}bare`);
+    figures.push({ title: 'floor: the same with plain ioredis, SET and PUBLISH, p99', value: p99.value });
+    await closeAll();
     return { settings, costs };
   } finally {
     await Promise.all(nodes.map((node) => node.stop()));
   }
 });
 
-async function openNode(url, keyPrefix) {
-  const node = await startWorker('process-worker.mjs');
+/** Ends the processes that there are. */
+async function closeAll() {
+  await Promise.all(nodes.map((node) => node.call('close')));
+  await Promise.all(nodes.splice(0).map((node) => node.stop()));
+}
+
+async function openNode(url, keyPrefix, file = 'process-worker.mjs') {
+  const node = await startWorker(file);
   nodes.push(node);
   await node.call('open', url, { keyPrefix });
   return node;
