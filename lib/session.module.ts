@@ -13,6 +13,7 @@ import { FileCache } from './cache/file-cache.js';
 import { SYSTEM_CLOCK } from './core/clock.js';
 import { dataCodecOf } from './core/custom-codec.js';
 import { FieldStore } from './core/field-store.js';
+import { RecordData } from './core/record-data.js';
 import { SessionEngine } from './core/session-engine.js';
 import { SessionSweeper } from './core/session.sweeper.js';
 import { SessionRegistry } from './core/session.registry.js';
@@ -89,7 +90,15 @@ import { RedisSessionStore } from './store/redis-session.store.js';
         cache: CacheService,
         events: SessionEvents,
         options: ResolvedSessionOptions,
-      ) => new SessionEngine(store, cache, events, options, dataCodecOf(options.codec), SYSTEM_CLOCK),
+      ) =>
+        new SessionEngine(
+          store,
+          cache,
+          events,
+          options,
+          new RecordData(dataCodecOf(options.codec), options),
+          SYSTEM_CLOCK,
+        ),
       inject: [SESSION_STORE, CacheService, SessionEvents, SESSION_OPTIONS],
     },
     {

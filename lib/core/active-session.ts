@@ -13,7 +13,8 @@ import {
 import { csrfTokenOf } from './csrf-token.js';
 import { checkRegenerateOptions, type RegenerateOptions } from './regenerate-options.js';
 import type { SessionBinding } from './session-binding.interface.js';
-import { ASK, type MoveSettings, type SessionEngine, type WriteOptions } from './session-engine.js';
+import { ASK } from './record-data.js';
+import type { MoveSettings, SessionEngine, WriteOptions } from './session-engine.js';
 import { withTimeouts, type SessionTimeouts } from './session-timeouts.js';
 import { deadlineOf, type SessionMetadata, type SessionRecord } from './session-record.interface.js';
 
@@ -64,7 +65,7 @@ export class ActiveSession<T extends object = SessionData> {
     this.#token = token;
     this.#record = record;
     this.#source = source;
-    this.#draft = engine.wraps ? undefined : draft; // an instance of dataClass is made when somebody asks for it
+    this.#draft = engine.data.wraps ? undefined : draft; // an instance of dataClass is made when somebody asks for it
   }
 
   /**
@@ -92,7 +93,7 @@ export class ActiveSession<T extends object = SessionData> {
         idleTimeout,
         absoluteDeadline: absoluteTimeout === 0 ? 0 : now + absoluteTimeout,
         metadata: NO_METADATA,
-        data: engine.encode({}, { id, userId: null }),
+        data: engine.data.encode({}, { id, userId: null }),
       },
       'new',
     );
@@ -125,12 +126,12 @@ export class ActiveSession<T extends object = SessionData> {
   /** The draft of the data; see the class. The same object until `clear`, `reload`, `regenerate` or an assignment. */
   get data(): T {
     this.#binding?.onUse();
-    return (this.#draft ??= this.#engine.draft(this.#record)) as T;
+    return (this.#draft ??= this.#engine.data.draft(this.#record)) as T;
   }
 
   set data(data: T) {
     this.#binding?.onUse();
-    this.#draft = this.#engine.wrap(data as DataFields);
+    this.#draft = this.#engine.data.wrap(data as DataFields);
   }
 
   /** Epoch milliseconds by the store's clock. */
@@ -236,9 +237,9 @@ export class ActiveSession<T extends object = SessionData> {
     if (this.#destroyedHere) return undefined; // one that others ended still has something to fail with
     const draft = this.#draft;
     if (this.#mustStore && !this.#stored) return this.#encoded(draft ?? {});
-    if (draft === undefined || this.#engine.isUnchanged(this.#record, draft)) return undefined;
+    if (draft === undefined || this.#engine.data.isUnchanged(this.#record, draft)) return undefined;
     const encoded = this.#encoded(draft);
-    return this.#engine.isSaved(this.#record, encoded) ? undefined : encoded;
+    return this.#engine.data.isSaved(this.#record, encoded) ? undefined : encoded;
   }
 
   /**
@@ -249,7 +250,7 @@ export class ActiveSession<T extends object = SessionData> {
   drafted(): { readonly before: DataFields; readonly after: DataFields } | null {
     return this.#draft === undefined
       ? null
-      : { before: this.#engine.draft(this.#record), after: this.#draft };
+      : { before: this.#engine.data.draft(this.#record), after: this.#draft };
   }
 
   /**
@@ -259,8 +260,8 @@ export class ActiveSession<T extends object = SessionData> {
    */
   snapshot(): DataFields {
     const record = this.#record;
-    if (this.#draft === undefined) return this.#engine.decode(record);
-    return this.#engine.decode({ ...record, data: this.#encoded(this.#draft) });
+    if (this.#draft === undefined) return this.#engine.data.decode(record);
+    return this.#engine.data.decode({ ...record, data: this.#encoded(this.#draft) });
   }
 
   /**
@@ -271,7 +272,7 @@ export class ActiveSession<T extends object = SessionData> {
   unsaved(): DataFields {
     if (this.#draft === undefined) return {};
     const after = { ...this.#record, data: this.#encoded(this.#draft) };
-    return Object.fromEntries(this.#difference(this.#engine.baseline(this.#record), after).set);
+    return Object.fromEntries(this.#difference(this.#engine.data.baseline(this.#record), after).set);
   }
 
   /**
@@ -306,7 +307,7 @@ export class ActiveSession<T extends object = SessionData> {
   get<K extends keyof T & string>(key: K): T[K] | undefined {
     if (this.#draft === undefined) {
       // Who gets a string or a number can change nothing by it, so the response need not be watched.
-      const value = this.#engine.primitive(this.#record, key);
+      const value = this.#engine.data.primitive(this.#record, key);
       if (value !== ASK) return value as T[K] | undefined;
     }
     const { data } = this;
@@ -332,10 +333,10 @@ export class ActiveSession<T extends object = SessionData> {
     this.#binding?.onUse();
     await this.#inTurn(async () => {
       const before = this.#record;
-      if (!this.#stored) await this.#store(await this.#engine.proposal(change)(before));
+      if (!this.#stored) await this.#store(await this.#engine.data.proposal(change)(before));
       else this.#record = await this.#live(() => this.#engine.update(this.#token, before, change, options));
       if (this.#draft === undefined) return;
-      const { baseline } = this.#engine;
+      const { baseline } = this.#engine.data;
       applyInPlace(this.#draft, this.#difference(baseline(before), baseline(this.#record)));
     });
   }
@@ -380,8 +381,9 @@ export class ActiveSession<T extends object = SessionData> {
         await this.#store(encoded);
         return;
       }
-      if (this.#engine.isSaved(before, encoded)) return;
-      const changes = () => this.#difference(this.#engine.baseline(before), { ...before, data: encoded });
+      if (this.#engine.data.isSaved(before, encoded)) return;
+      const changes = () =>
+        this.#difference(this.#engine.data.baseline(before), { ...before, data: encoded });
       this.#record = await this.#live(() =>
         this.#engine.write(
           this.#token,
@@ -410,7 +412,7 @@ export class ActiveSession<T extends object = SessionData> {
       throw new SessionGoneError(id);
     }
     this.#record = loaded.record;
-    this.#draft = loaded.data && this.#engine.wrap(loaded.data);
+    this.#draft = loaded.data && this.#engine.data.wrap(loaded.data);
     this.#source = 'store';
   }
 
@@ -465,7 +467,7 @@ export class ActiveSession<T extends object = SessionData> {
       const patch =
         this.#draft === undefined
           ? null
-          : this.#difference(this.#engine.baseline(before), {
+          : this.#difference(this.#engine.data.baseline(before), {
               ...before,
               data: this.#encoded(this.#draft),
             });
@@ -607,18 +609,18 @@ export class ActiveSession<T extends object = SessionData> {
 
   /** The record's data with a patch laid over, encoded. */
   #overlay(base: SessionRecord, patch: FieldPatch): string {
-    return this.#engine.encode(applyPatch(this.#engine.decode(base), patch), base);
+    return this.#engine.data.encode(applyPatch(this.#engine.data.decode(base), patch), base);
   }
 
   /** Encoded for this session as it is named now. */
   #encoded(data: object): string {
-    return this.#engine.encode(data, this.#record);
+    return this.#engine.data.encode(data, this.#record);
   }
 
   /** Brings fields that others wrote into the draft. Those of the patch, and those changed here meanwhile, stay. */
   #takeOver(draft: DataFields, before: SessionRecord, patch: FieldPatch): void {
-    const written = this.#engine.decode(this.#engine.baseline(this.#record));
-    const own = this.#differenceOf(this.#engine.decode(this.#engine.baseline(before)), draft);
+    const written = this.#engine.data.decode(this.#engine.data.baseline(this.#record));
+    const own = this.#differenceOf(this.#engine.data.decode(this.#engine.data.baseline(before)), draft);
     const isOurs = ({ set, remove }: FieldPatch, key: string) => set.has(key) || remove.has(key);
     for (const key of new Set([...Object.keys(draft), ...Object.keys(written)])) {
       if (isOurs(patch, key) || isOurs(own, key)) continue;
@@ -628,11 +630,11 @@ export class ActiveSession<T extends object = SessionData> {
   }
 
   #difference(before: SessionRecord, after: SessionRecord): FieldPatch {
-    return this.#differenceOf(this.#engine.decode(before), this.#engine.decode(after));
+    return this.#differenceOf(this.#engine.data.decode(before), this.#engine.data.decode(after));
   }
 
   #differenceOf(before: DataFields, after: DataFields): FieldPatch {
-    return this.#engine.difference(before, after, this.#record);
+    return this.#engine.data.difference(before, after, this.#record);
   }
 
   /** Runs an operation on a session that has not ended as far as we know, and remembers if it turns out to have. */

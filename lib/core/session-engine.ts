@@ -1,5 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import { SessionArgumentError, SessionDataError, SessionTokenTakenError } from '../errors/caller.errors.js';
+import { SessionArgumentError, SessionTokenTakenError } from '../errors/caller.errors.js';
 import {
   SessionConflictError,
   SessionGoneError,
@@ -11,20 +11,11 @@ import {
 import type { SessionEndReason, SessionEvents } from '../events/session-events.js';
 import type { ResolvedSessionOptions } from '../options/session-options.interface.js';
 import { StoreClock, type Clock } from './clock.js';
-import type { DataCodec, SessionCodecContext } from './codec.js';
-import { comparableText } from './comparable-text.js';
 import { KeyedQueue } from './keyed-queue.js';
 import { ownerBy } from './session-owner.js';
 import type { SessionCache } from './session-cache.interface.js';
-import { clonePlain, isSamePlain } from './plain-data.js';
-import {
-  applyPatch,
-  diffFields,
-  wrapData,
-  type DataChange,
-  type DataFields,
-  type FieldPatch,
-} from './session-data.js';
+import type { RecordData } from './record-data.js';
+import type { DataChange, DataFields } from './session-data.js';
 import type { SessionMetadata, SessionRecord } from './session-record.interface.js';
 import type {
   DisplacedSession,
@@ -55,9 +46,6 @@ const MAX_ATTEMPTS = 64;
  * is under way signs out by it, and must not be taken for a new visitor's, whose session would replace the cookie.
  */
 const ROTATED_MS = 30_000;
-
-/** {@link SessionEngine.primitive} cannot tell. */
-export const ASK = Symbol('ask the draft');
 
 /** @publicApi */
 export interface WriteOptions {
@@ -98,9 +86,7 @@ type OptionsUsed = Pick<
   | 'partitions'
   | 'allowGivenTokens'
   | 'touchInterval'
-  | 'maxDataBytes'
   | 'commandTimeoutMs'
-  | 'dataClass'
   | 'rotateGraceMs'
   | 'rotateEveryMs'
   | 'idleTimeout'
@@ -121,14 +107,13 @@ export class SessionEngine {
   readonly #limited: KeyedQueue;
   readonly #touches = new Map<string, Promise<SessionRecord | null>>();
   readonly #storeClock: StoreClock;
-  readonly #plain = new WeakMap<SessionRecord, DataFields | null>();
 
   constructor(
     readonly store: SessionStore,
     private readonly cache: SessionCache,
     private readonly events: SessionEvents,
     private readonly options: OptionsUsed,
-    private readonly codec: DataCodec,
+    readonly data: RecordData,
     private readonly clock: Clock,
   ) {
     this.#storeClock = new StoreClock(clock);
@@ -205,118 +190,15 @@ export class SessionEngine {
     return identity === null ? undefined : this.cache.stale(token);
   }
 
-  /** Data of a record that has been decoded before, so that this cannot fail. A new object every time. */
-  decode(record: SessionRecord): DataFields {
-    return this.codec.decode(record.data, record);
-  }
-
-  /** The same as an app sees it: an instance of `dataClass` where there is one. */
-  draft(record: SessionRecord): DataFields {
-    const plain = this.#plainOf(record);
-    return plain === null ? this.wrap(this.decode(record)) : clonePlain(plain);
-  }
-
-  /** True only if the draft is certainly as the record has it; costs no encoding. */
-  isUnchanged(record: SessionRecord, draft: DataFields): boolean {
-    const plain = this.#plainOf(record);
-    try {
-      return plain !== null && isSamePlain(draft, plain);
-    } catch {
-      return false; // a getter of the draft threw: encoding it will tell which
-    }
-  }
-
-  /** A field that nobody can change by having it, a string or a number for example; else the symbol `ASK`. */
-  primitive(record: SessionRecord, key: string): unknown {
-    const plain = this.#plainOf(record);
-    if (plain === null) return ASK;
-    const value = Object.hasOwn(plain, key) ? plain[key] : undefined;
-    return typeof value === 'object' && value !== null ? ASK : value;
-  }
-
-  /**
-   * Data of a record that is plain JSON, decoded once for all that read it, and never handed out. Null where it is not,
-   * where an app has a `dataClass`, and for so much data that a second copy of it would count.
-   */
-  #plainOf(record: SessionRecord): DataFields | null {
-    const known = this.#plain.get(record);
-    if (known !== undefined) return known;
-    if (this.wraps) return null;
-    const plain = this.codec.decodePlain(record.data, record);
-    this.#plain.set(record, plain);
-    return plain;
-  }
-
   /** Names of metadata that the app has added. */
   get additionalFields(): readonly string[] {
     return this.options.additionalFields;
   }
 
-  /** True where the app has a `dataClass`. */
-  get wraps(): boolean {
-    return this.options.dataClass !== undefined;
-  }
-
-  /** Makes fields what an app sees. */
-  wrap(fields: DataFields): DataFields {
-    const { dataClass } = this.options;
-    return dataClass === undefined || fields instanceof dataClass ? fields : wrapData(dataClass, fields);
-  }
-
-  /**
-   * The record as an unchanged draft of it would be saved: a `dataClass` may give values to fields that are not stored,
-   * and those are no change of anybody's.
-   */
-  readonly baseline = (record: SessionRecord): SessionRecord =>
-    this.options.dataClass === undefined
-      ? record
-      : { ...record, data: this.encode(this.draft(record), record) };
-
-  /** True if saving the encoded data would change nothing of the record. */
-  isSaved(record: SessionRecord, encoded: string): boolean {
-    if (encoded === record.data) return true;
-    const { data } = this.baseline(record);
-    if (encoded === data) return true;
-    // A codec that encrypts makes another text of the same data each time.
-    return (
-      !this.codec.isCanonical &&
-      comparableText(this.codec.decode(encoded, record)) === comparableText(this.codec.decode(data, record))
-    );
-  }
-
-  /** Which top-level fields differ. */
-  difference(before: DataFields, after: DataFields, context: SessionCodecContext): FieldPatch {
-    const asText = this.codec.isCanonical ? (data: object) => this.encode(data, context) : comparableText;
-    return diffFields(before, after, asText);
-  }
-
-  /**
-   * @param context the session that is to hold the data
-   * @throws {SessionDataError}
-   */
-  encode(data: object, context: SessionCodecContext): string {
-    if (typeof data !== 'object' || data === null || Array.isArray(data)) {
-      throw new SessionDataError(
-        '',
-        `must be an object of fields; got ${Array.isArray(data) ? 'an array' : typeof data}.`,
-      );
-    }
-    const text = this.codec.encode(this.#unwrap(data), context);
-    const bytes = text.length * 3 > this.options.maxDataBytes ? Buffer.byteLength(text) : text.length;
-    if (bytes > this.options.maxDataBytes) {
-      throw new SessionDataError(
-        this.#largestField(data as DataFields, context),
-        `makes the data too large: ${bytes} bytes in all, and maxDataBytes is ${this.options.maxDataBytes}. ` +
-          'Keep an id in the session and the rest elsewhere, or raise maxDataBytes.',
-      );
-    }
-    return text;
-  }
-
   create(data: object, settings: CreateSettings): Promise<{ token: string; record: SessionRecord }> {
     const { userId } = settings;
     const { token, id } = this.#newToken(userId, settings.token);
-    return this.createAs({ token, id }, this.encode(data, { id, userId }), settings);
+    return this.createAs({ token, id }, this.data.encode(data, { id, userId }), settings);
   }
 
   /** A token and id for a session that nobody owns and that is not in the store yet. */
@@ -417,35 +299,18 @@ export class SessionEngine {
     options: WriteOptions = {},
   ): Promise<SessionRecord> {
     const repeatable = typeof change !== 'function';
-    return this.write(token, known, this.proposal(change), { ...options, repeatable });
+    return this.write(token, known, this.data.proposal(change), { ...options, repeatable });
   }
 
   /** Puts the data, as it is now, in the place of all there is. */
   replace(token: unknown, data: object, options: WriteOptions): Promise<SessionRecord> {
-    const { isCanonical } = this.codec;
+    const { isCanonical } = this.data.codec;
     const context = { id: (isCanonical ? null : this.identify(token)?.id) ?? '', userId: null };
-    const encoded = this.encode(data, context);
+    const encoded = this.data.encode(data, context);
     // Whose session it is shows only when its record has been read.
     const propose = (base: SessionRecord) =>
-      isCanonical ? encoded : this.encode(this.codec.decode(encoded, context), base);
+      isCanonical ? encoded : this.data.encode(this.data.codec.decode(encoded, context), base);
     return this.write(token, null, propose, { ...options, repeatable: true });
-  }
-
-  /** What a change makes of a record's data, encoded. */
-  proposal<T extends object>(change: DataChange<T>): (base: SessionRecord) => string | Promise<string> {
-    if (typeof change !== 'function') {
-      const fields = asFields(change, 'must be an object of fields, or a function');
-      const patch = { set: new Map(Object.entries(fields)), remove: new Set<string>() };
-      return (base) => this.encode(applyPatch(this.decode(base), patch), base);
-    }
-    return async (base) => {
-      const data = this.draft(base);
-      const next: unknown = await change(data as T);
-      return this.encode(
-        next === undefined ? data : asFields(next, 'must return nothing, or all of the new data'),
-        base,
-      );
-    };
   }
 
   /**
@@ -468,7 +333,7 @@ export class SessionEngine {
         const owner = userId === undefined ? base.userId : userId;
         const limit = owner === base.userId ? undefined : await this.#limitOf(owner);
         const isOwners = base.userId === null || base.userId === owner;
-        const data = keepData && isOwners ? change(this.decode(base)) : {};
+        const data = keepData && isOwners ? change(this.data.decode(base)) : {};
         const next = this.#newToken(owner, undefined, owner === base.userId ? identity.partition : undefined);
         const session: NewSession = {
           id: next.id,
@@ -476,7 +341,7 @@ export class SessionEngine {
           ...withTimeouts(timeouts, isOwners ? timeoutsOf(base) : this.options),
           metadata: this.#withTokenAge(this.#withAuthentication(metadata, base, { ...settings, owner })),
           ...(limit !== undefined && { limit }),
-          data: this.encode(data, { id: next.id, userId: owner }),
+          data: this.data.encode(data, { id: next.id, userId: owner }),
           ...(rotates && { alias: { readMs: rotateGraceMs, keepMs: Math.max(rotateGraceMs, ROTATED_MS) } }),
           ...(timeouts?.absoluteTimeout !== undefined && { restartsAbsolute: true }),
         };
@@ -509,8 +374,8 @@ export class SessionEngine {
   checkOwner(base: SessionRecord, data: string): void {
     const { userIdFrom } = this.options;
     if (userIdFrom === undefined || data === base.data) return;
-    const owner = ownerBy(userIdFrom, this.codec.decode(data, base));
-    if (owner === base.userId || owner === ownerBy(userIdFrom, this.decode(base))) return;
+    const owner = ownerBy(userIdFrom, this.data.codec.decode(data, base));
+    if (owner === base.userId || owner === ownerBy(userIdFrom, this.data.decode(base))) return;
     throw new SessionArgumentError(
       'change',
       'would change whose session it is (option "userIdFrom") without a new token. Change session.data in its request, ' +
@@ -669,7 +534,7 @@ export class SessionEngine {
   /** Changes a session whose token nobody here knows; that is no use of it. False when it has ended. */
   updateById<T extends object>(known: SessionRecord, change: DataChange<T>): Promise<boolean> {
     const { id } = known;
-    const propose = this.proposal(change);
+    const propose = this.data.proposal(change);
     return this.#queue.run(id, async () => {
       let base = known;
       for (let tries = 1; this.#tryDecode(base) !== null; tries++) {
@@ -820,18 +685,12 @@ export class SessionEngine {
 
   #tryDecode(record: SessionRecord): DataFields | null {
     try {
-      return this.codec.decode(record.data, record);
+      return this.data.decode(record);
     } catch {
       // The codec's message may quote the data, so it is not passed on.
       this.events.emit('undecodable', { id: record.id, reason: 'the codec cannot decode the data' });
       return null;
     }
-  }
-
-  /** An instance of `dataClass` is stored as the plain object of its own fields. */
-  #unwrap(data: object): object {
-    const { dataClass } = this.options;
-    return dataClass !== undefined && data instanceof dataClass ? { ...data } : data;
   }
 
   #newToken(
@@ -866,14 +725,6 @@ export class SessionEngine {
     const token = generateToken(home);
     return { token, id: identifyToken(token, partitions, false)!.id };
   }
-
-  #largestField(data: DataFields, context: SessionCodecContext): string {
-    const sizes = Object.entries(data).map(([key, value]) => ({
-      key,
-      size: this.codec.encode({ value }, context).length,
-    }));
-    return sizes.reduce((most, field) => (field.size > most.size ? field : most), { key: '', size: -1 }).key;
-  }
 }
 
 function timeoutsOf({ idleTimeout, absoluteDeadline, createdAt }: SessionRecord): SessionTimeouts {
@@ -883,15 +734,4 @@ function timeoutsOf({ idleTimeout, absoluteDeadline, createdAt }: SessionRecord)
 function newer(a: SessionRecord | null, b: SessionRecord | undefined): SessionRecord | undefined {
   if (a === null) return b;
   return b !== undefined && b.version > a.version ? b : a;
-}
-
-/** @throws {SessionArgumentError} for what is neither a patch nor a function */
-export function checkChange(change: unknown): void {
-  if (typeof change !== 'function') asFields(change, 'must be an object of fields, or a function');
-}
-
-function asFields(value: unknown, rule: string): DataFields {
-  if (typeof value === 'object' && value !== null && !Array.isArray(value)) return value as DataFields;
-  const got = value === null ? 'null' : Array.isArray(value) ? 'an array' : typeof value;
-  throw new SessionArgumentError('change', `${rule}; got ${got}. Write e.g. (data) => { data.views = 1; }.`);
 }

@@ -3,7 +3,8 @@ import { SessionArgumentError } from '../errors/caller.errors.js';
 import { SessionNotReplicatedError, SessionStoreUnavailableError } from '../errors/state.errors.js';
 import type { ResolvedSessionOptions } from '../options/session-options.interface.js';
 import { type DataChange, type SessionData } from './session-data.js';
-import { checkChange, type SessionEngine } from './session-engine.js';
+import { checkChange } from './record-data.js';
+import type { SessionEngine } from './session-engine.js';
 import { checkNames } from './regenerate-options.js';
 import {
   checkActiveWithin,

@@ -3,6 +3,7 @@ import { CacheService } from '../../lib/cache/cache.service.js';
 import type { FileCache } from '../../lib/cache/file-cache.js';
 import { dataCodecOf } from '../../lib/core/custom-codec.js';
 import type { InvalidationSource } from '../../lib/core/session-cache.interface.js';
+import { RecordData } from '../../lib/core/record-data.js';
 import { SessionEngine } from '../../lib/core/session-engine.js';
 import { SessionRegistry } from '../../lib/core/session.registry.js';
 import { SessionService } from '../../lib/core/session.service.js';
@@ -93,7 +94,14 @@ export function openCore<T extends object = Data>(
     throw error;
   });
   const cache = new CacheService(resolved.cache, source, events, clock, shared.files ?? null);
-  const engine = new SessionEngine(store, cache, events, resolved, dataCodecOf(resolved.codec), clock);
+  const engine = new SessionEngine(
+    store,
+    cache,
+    events,
+    resolved,
+    new RecordData(dataCodecOf(resolved.codec), resolved),
+    clock,
+  );
   const heard: { event: keyof SessionEventMap; payload: unknown }[] = [];
   for (const event of [
     'created',

@@ -59,7 +59,7 @@ describe('encrypted()', () => {
     const text = record.data;
     const decodes = (data: string) => {
       try {
-        core.engine.decode({ ...record, data });
+        core.engine.data.decode({ ...record, data });
         return true;
       } catch {
         return false;
