@@ -12,6 +12,7 @@ import type { SessionEndReason, SessionEvents } from '../events/session-events.j
 import type { ResolvedSessionOptions } from '../options/session-options.interface.js';
 import { StoreClock, type Clock } from './clock.js';
 import { KeyedQueue } from './keyed-queue.js';
+import { SessionLimits, type LimitOptions } from './session-limits.js';
 import { ownerBy } from './session-owner.js';
 import type { SessionCache } from './session-cache.interface.js';
 import type { RecordData } from './record-data.js';
@@ -81,21 +82,20 @@ export interface MoveSettings {
   readonly rotates?: boolean;
 }
 
-type OptionsUsed = Pick<
-  ResolvedSessionOptions,
-  | 'partitions'
-  | 'allowGivenTokens'
-  | 'touchInterval'
-  | 'commandTimeoutMs'
-  | 'rotateGraceMs'
-  | 'rotateEveryMs'
-  | 'idleTimeout'
-  | 'absoluteTimeout'
-  | 'userIdFrom'
-  | 'maxSessionsPerUser'
-  | 'onLimit'
-  | 'additionalFields'
->;
+type OptionsUsed = LimitOptions &
+  Pick<
+    ResolvedSessionOptions,
+    | 'partitions'
+    | 'allowGivenTokens'
+    | 'touchInterval'
+    | 'commandTimeoutMs'
+    | 'rotateGraceMs'
+    | 'rotateEveryMs'
+    | 'idleTimeout'
+    | 'absoluteTimeout'
+    | 'userIdFrom'
+    | 'additionalFields'
+  >;
 
 /**
  * Every operation on one session: near cache before store, guarded fills, one write at a time per session in this
@@ -103,8 +103,7 @@ type OptionsUsed = Pick<
  */
 export class SessionEngine {
   readonly #queue: KeyedQueue;
-  /** New sessions of users who may have only so many, by user. */
-  readonly #limited: KeyedQueue;
+  readonly #limits: SessionLimits;
   readonly #touches = new Map<string, Promise<SessionRecord | null>>();
   readonly #storeClock: StoreClock;
 
@@ -128,15 +127,7 @@ export class SessionEngine {
           false,
         ),
     );
-    this.#limited = new KeyedQueue(
-      waitMs,
-      () =>
-        new SessionStoreUnavailableError(
-          'create a session',
-          `others of the same user in this process (option "maxSessionsPerUser") were not made within ${waitMs} ms`,
-          false,
-        ),
-    );
+    this.#limits = new SessionLimits(cache, events, options);
   }
 
   /** Monotonic milliseconds, for the hot path. */
@@ -213,10 +204,9 @@ export class SessionEngine {
     settings: CreateSettings,
   ): Promise<{ token: string; record: SessionRecord }> {
     const { userId } = settings;
-    const limit = await this.#limitOf(userId);
+    const limit = await this.#limits.of(userId);
     if (limit === undefined) return this.#createOne({ token, id }, encoded, settings, undefined);
-    // Those of one user in turn: each changes what the others must look at first.
-    return this.#limited.run(userId, () => this.#createOne({ token, id }, encoded, settings, limit));
+    return this.#limits.inTurn(userId, () => this.#createOne({ token, id }, encoded, settings, limit));
   }
 
   async #createOne(
@@ -331,7 +321,7 @@ export class SessionEngine {
     return this.#queue.run(identity.id, () =>
       this.#retry(identity.id, token as string, known, async (base) => {
         const owner = userId === undefined ? base.userId : userId;
-        const limit = owner === base.userId ? undefined : await this.#limitOf(owner);
+        const limit = owner === base.userId ? undefined : await this.#limits.of(owner);
         const isOwners = base.userId === null || base.userId === owner;
         const data = keepData && isOwners ? change(this.data.decode(base)) : {};
         const next = this.#newToken(owner, undefined, owner === base.userId ? identity.partition : undefined);
@@ -349,7 +339,7 @@ export class SessionEngine {
         const ticket = this.cache.reserveForWrite(next.id);
         try {
           const move = () => this.store.move(base, session);
-          const result = await (limit === undefined ? move() : this.#limited.run(owner, move));
+          const result = await (limit === undefined ? move() : this.#limits.inTurn(owner, move));
           if ('displaced' in result) for (const one of result.displaced ?? []) limit?.onDisplaced?.(one);
           if (result.status === 'limit') throw new SessionLimitError(owner!, limit!.max);
           if (result.status !== 'moved') return result;
@@ -381,30 +371,6 @@ export class SessionEngine {
       'would change whose session it is (option "userIdFrom") without a new token. Change session.data in its request, ' +
         'which saves it, or call SessionService.login(session, userId).',
     );
-  }
-
-  /** How many sessions the user may have; undefined: no limit. */
-  async #limitOf(userId: string | null): Promise<SessionLimit | undefined> {
-    const { maxSessionsPerUser, onLimit } = this.options;
-    if (userId === null || maxSessionsPerUser === 0) return undefined;
-    const max =
-      typeof maxSessionsPerUser === 'number' ? maxSessionsPerUser : await maxSessionsPerUser(userId);
-    if (max === Infinity) return undefined;
-    if (!Number.isInteger(max) || max < 1) {
-      throw new SessionArgumentError(
-        'maxSessionsPerUser',
-        `must return a whole number of at least 1, or Infinity; got ${String(max)}.`,
-      );
-    }
-    const told = new Set<string>();
-    const onDisplaced = ({ id, reason, metadata }: DisplacedSession): void => {
-      if (told.has(id)) return;
-      told.add(id);
-      this.cache.delete(id);
-      if (reason === 'evicted') this.events.emit('destroyed', { id, userId, reason });
-      else this.events.emit('expired', { id, userId, metadata: { ...metadata } });
-    };
-    return { max, policy: onLimit === 'reject' ? 'reject' : 'evict', onDisplaced };
   }
 
   /**
@@ -616,7 +582,7 @@ export class SessionEngine {
 
   /** Resolves when every write that has begun has ended, or after `commandTimeout`: a hanging one must not hold up a shutdown. */
   async idle(): Promise<void> {
-    const ended = Promise.allSettled([this.#queue.idle(), this.#limited.idle(), ...this.#touches.values()]);
+    const ended = Promise.allSettled([this.#queue.idle(), this.#limits.idle(), ...this.#touches.values()]);
     const abort = new AbortController();
     await Promise.race([
       ended,
