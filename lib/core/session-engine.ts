@@ -18,13 +18,7 @@ import type { SessionCache } from './session-cache.interface.js';
 import type { RecordData } from './record-data.js';
 import type { DataChange, DataFields } from './session-data.js';
 import type { SessionMetadata, SessionRecord } from './session-record.interface.js';
-import type {
-  DisplacedSession,
-  LoadedSession,
-  NewSession,
-  SessionLimit,
-  SessionStore,
-} from './session-store.js';
+import type { LoadedSession, NewSession, SessionLimit, SessionStore } from './session-store.js';
 import { withTimeouts, type SessionTimeouts } from './session-timeouts.js';
 import {
   generateToken,
