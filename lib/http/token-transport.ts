@@ -96,6 +96,8 @@ export class CookieTransport implements TokenTransport {
   }
 }
 
+const BLANK = 32;
+
 /**
  * What the name stands for in a Cookie header. At a glance where it is found for the first time, because of several pairs
  * with one name the first counts; the header is parsed where the name was found within another, for example, or the
@@ -107,7 +109,9 @@ function valueAt(header: string, at: number, name: string): string | undefined {
   if (begins && header[equals] === '=') {
     const end = header.indexOf(';', equals);
     const value = end === -1 ? header.slice(equals + 1) : header.slice(equals + 1, end);
-    if (!/[\s%]/.test(value)) return value;
+    // The parser takes blanks off both ends, and decodes percent signs.
+    if (value.charCodeAt(0) > BLANK && value.charCodeAt(value.length - 1) > BLANK && !value.includes('%'))
+      return value;
   }
   return parseCookie(header)[name];
 }
