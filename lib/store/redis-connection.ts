@@ -52,6 +52,8 @@ export class RedisConnection implements StoreConnection, RedisLinks {
   #wasReady = false;
   #saidAvailable = false;
   #turn: GatheredTurn | null = null;
+  /** Something was written to the socket in this turn of the event loop. */
+  #hasSent = false;
   #pending = 0;
   #drained: (() => void) | undefined;
   #lastProblem = '';
@@ -341,18 +343,25 @@ export class RedisConnection implements StoreConnection, RedisLinks {
   }
 
   /**
-   * Gathers what is sent in one turn of the event loop into one write to the socket: answers that arrive together wake
-   * their callers together, and a system call each would cost more than everything else a command does here.
+   * Gathers what is sent in one turn of the event loop into one or two writes to the socket: a system call each would cost
+   * more than everything else a command does here. What comes first goes at once, with all that was woken with it by
+   * answers that arrived together; requests that arrived together come each for itself, and the rest of them go together.
    */
   #gather(client: Redis): Turn {
     const { stream } = client; // the link may be another one when the turn ends
     if (this.#turn?.stream === stream) return this.#turn;
     const turn = (this.#turn = new GatheredTurn(client, stream));
     stream.cork();
-    process.nextTick(() => {
+    const send = () => {
       if (this.#turn === turn) this.#turn = null;
       stream.uncork();
-    });
+    };
+    if (this.#hasSent) setImmediate(send);
+    else {
+      this.#hasSent = true;
+      process.nextTick(send);
+      setImmediate(() => (this.#hasSent = false));
+    }
     return turn;
   }
 
