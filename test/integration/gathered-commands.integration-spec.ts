@@ -31,13 +31,10 @@ describe('commands of requests that arrive together', () => {
     const before = await readsOfServer();
     // Each in a task of its own, as the requests of one turn of the event loop are.
     const sessions = await Promise.all(
-      Array.from(
-        { length: REQUESTS },
-        () =>
-          new Promise((resolve, reject) => {
-            setImmediate(() => node.sessions.get(token, { fresh: true }).then(resolve, reject));
-          }),
-      ),
+      Array.from({ length: REQUESTS }, async () => {
+        await new Promise((resolve) => setImmediate(resolve));
+        return node.sessions.get(token, { fresh: true });
+      }),
     );
     const reads = (await readsOfServer()) - before;
     expect(sessions).not.toContain(null);
