@@ -7,22 +7,25 @@ type Fields = Record<string, unknown>;
 
 /** A deep copy of what `JSON.parse` made. */
 export function clonePlain<V>(value: V): V {
-  if (typeof value !== 'object' || value === null) return value;
-  if (Array.isArray(value)) return value.map(clonePlain) as V;
-  const copy: Fields = {};
-  for (const key in value) {
-    const item = value[key];
-    const cloned: unknown = typeof item === 'object' ? clonePlain(item) : item;
-    if (key === '__proto__') {
-      Object.defineProperty(copy, key, {
-        value: cloned,
-        writable: true,
-        enumerable: true,
-        configurable: true,
-      });
-    } else copy[key] = cloned;
+  return typeof value === 'object' && value !== null ? (cloneObject(value) as V) : value;
+}
+
+function cloneObject(value: object): object {
+  if (Array.isArray(value)) {
+    const copy: unknown[] = value.slice();
+    for (let index = 0; index < copy.length; index++) {
+      const item = copy[index];
+      if (typeof item === 'object' && item !== null) copy[index] = cloneObject(item);
+    }
+    return copy;
   }
-  return copy as V;
+  // Takes over the hidden class, and makes a key named `__proto__` a field like any other.
+  const copy: Fields = { ...value };
+  for (const key in copy) {
+    const item = copy[key];
+    if (typeof item === 'object' && item !== null) copy[key] = cloneObject(item);
+  }
+  return copy;
 }
 
 /**
@@ -31,40 +34,34 @@ export function clonePlain<V>(value: V): V {
  * that is not certain at a glance.
  */
 export function isSamePlain(value: Fields, plain: Fields): boolean {
-  if (!isPlainObject(value)) return false;
-  const [keys, plainKeys] = [Object.keys(value), Object.keys(plain)];
-  if (keys.length !== plainKeys.length) return false;
-  for (let index = 0; index < keys.length; index++) {
-    const key = plainKeys[index]!;
-    // Nearly always in the same order.
-    if (key !== keys[index] && !keys.includes(key)) return false;
-    if (!isSameValue(value[key], plain[key])) return false;
-  }
-  return true;
+  return hasSameFields(value, plain, true);
 }
 
-function isSameValue(value: unknown, plain: unknown): boolean {
-  if (typeof plain !== 'object' || plain === null) return Object.is(value, plain);
+/** @param plain an object or array */
+function isSameObject(value: unknown, plain: object): boolean {
   if (typeof value !== 'object' || value === null) return false;
-  if (Array.isArray(plain)) {
-    if (!Array.isArray(value) || value.length !== plain.length) return false;
-    for (let index = 0; index < plain.length; index++)
-      if (!isSameValue(value[index], plain[index])) return false;
-    return true;
-  }
-  if (!isPlainObject(value)) return false;
-  const [keys, plainKeys] = [Object.keys(value), Object.keys(plain)];
-  if (keys.length !== plainKeys.length) return false;
-  for (let index = 0; index < keys.length; index++) {
-    const key = keys[index]!;
-    if (key !== plainKeys[index] || !isSameValue((value as Fields)[key], (plain as Fields)[key]))
-      return false;
+  if (!Array.isArray(plain)) return hasSameFields(value as Fields, plain as Fields, false);
+  if (!Array.isArray(value) || value.length !== plain.length) return false;
+  for (let index = 0; index < plain.length; index++) {
+    const item: unknown = plain[index];
+    // Nearly all are primitives: no call for these.
+    if (typeof item === 'object' && item !== null) {
+      if (!isSameObject(value[index], item)) return false;
+    } else if (!Object.is(value[index], item)) return false;
   }
   return true;
 }
 
-function isPlainObject(value: object): boolean {
-  return (
-    Object.getPrototypeOf(value) === Object.prototype && Object.getOwnPropertySymbols(value).length === 0
-  );
+function hasSameFields(value: Fields, plain: Fields, inAnyOrder: boolean): boolean {
+  if (Object.getPrototypeOf(value) !== Object.prototype) return false;
+  const keys = Object.keys(value);
+  let count = 0;
+  for (const key in plain) {
+    if (key !== keys[count++] && !(inAnyOrder && keys.includes(key))) return false;
+    const item = plain[key];
+    if (typeof item === 'object' && item !== null) {
+      if (!isSameObject(value[key], item)) return false;
+    } else if (!Object.is(value[key], item)) return false;
+  }
+  return count === keys.length && Object.getOwnPropertySymbols(value).length === 0; // last: it costs most
 }

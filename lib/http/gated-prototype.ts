@@ -22,6 +22,8 @@ export interface Gate extends Record<(typeof NAMES)[number], (args: unknown[]) =
 
 /** Prototypes whose methods ask for a gate, and what these methods were before. */
 const originals = new WeakMap<object, SendingMethods>();
+/** False where there are none, on Fastify: then nobody need look for them. */
+let isPrepared = false;
 
 /**
  * Lets all responses of Express be gated without a property of their own. Responses without a gate go straight through.
@@ -40,23 +42,54 @@ export function prepareResponses(adapter: AbstractHttpAdapter | null | undefined
   const methods: SendingMethods = { writeHead, flushHeaders, write, end };
   originals.set(prototype, methods);
   for (const name of NAMES) {
-    const send = methods[name] as (...args: unknown[]) => unknown;
-    const value = function (this: ServerResponse, ...args: unknown[]): unknown {
-      const gate = gateOf(this);
-      return gate === undefined ? send.apply(this, args) : gate[name](args);
-    };
+    const value = gatedMethods[name](methods[name] as Send);
     Object.defineProperty(prototype, name, { value, writable: true, enumerable: false, configurable: true });
   }
-  // Those of another copy of this package, whose gates these responses may have too.
-  const { headersSent, writableEnded } = Object.getOwnPropertyDescriptors(prototype);
-  const above = Object.create(Object.getPrototypeOf(prototype), {
-    ...(headersSent && { headersSent }),
-    ...(writableEnded && { writableEnded }),
-  }) as object;
+  // Found once; those of another copy of this package, whose gates these responses may have too, or Node's.
+  const above = {
+    headersSent: getterOf(prototype, 'headersSent'),
+    writableEnded: getterOf(prototype, 'writableEnded'),
+  };
   Object.defineProperties(
     prototype,
-    statesOf(gateOf, () => above),
+    statesOf(gateOf, (response, name) => above[name].call(response)),
   );
+  isPrepared = true;
+}
+
+type Send = (this: ServerResponse, ...args: unknown[]) => unknown;
+
+// Each written out: by its name in a variable, the method of a gate is looked up anew for every call.
+const gatedMethods: Record<(typeof NAMES)[number], (send: Send) => Send> = {
+  writeHead: (send) =>
+    function (...args) {
+      const gate = gateOf(this);
+      return gate === undefined ? send.apply(this, args) : gate.writeHead(args);
+    },
+  flushHeaders: (send) =>
+    function (...args) {
+      const gate = gateOf(this);
+      return gate === undefined ? send.apply(this, args) : gate.flushHeaders(args);
+    },
+  write: (send) =>
+    function (...args) {
+      const gate = gateOf(this);
+      return gate === undefined ? send.apply(this, args) : gate.write(args);
+    },
+  end: (send) =>
+    function (...args) {
+      const gate = gateOf(this);
+      return gate === undefined ? send.apply(this, args) : gate.end(args);
+    },
+};
+
+function getterOf(prototype: object, name: State): (this: ServerResponse) => boolean {
+  for (let level: object | null = prototype; level !== null; level = Object.getPrototypeOf(level) as object) {
+    // Called with the response, each time.
+    const getter = Object.getOwnPropertyDescriptor(level, name)?.get; // oxlint-disable-line typescript/unbound-method
+    if (getter !== undefined) return getter as () => boolean;
+  }
+  throw new TypeError(`A response of Node has no getter "${name}"`);
 }
 
 /** Not that of another response, which somebody made of the same request. */
@@ -66,34 +99,43 @@ function gateOf(response: ServerResponse): Gate | undefined {
   return gate?.response === response ? gate : undefined;
 }
 
+type State = 'headersSent' | 'writableEnded';
+
 /** What a response says of itself: what its gate says, else what the getters above these say. */
 function statesOf(
   gateOf: (response: ServerResponse) => Gate | undefined,
-  above: (response: ServerResponse) => object,
-): PropertyDescriptorMap {
-  const state = (name: 'headersSent' | 'writableEnded') => ({
+  above: (response: ServerResponse, name: State) => boolean,
+): Record<State, PropertyDescriptor> {
+  const state = (name: State) => ({
     configurable: true,
     get(this: ServerResponse): boolean {
-      return gateOf(this)?.[name] ?? (Reflect.get(above(this), name, this) as boolean);
+      return gateOf(this)?.[name] ?? above(this, name);
     },
   });
   return { headersSent: state('headersSent'), writableEnded: state('writableEnded') };
 }
 
-const aboveObject = (response: ServerResponse) => Object.getPrototypeOf(response) as object;
+const aboveObject = (response: ServerResponse, name: State) =>
+  Reflect.get(Object.getPrototypeOf(response) as object, name, response) as boolean;
 
 const GATE = Symbol('nestjs-sessionkit:gate');
 type Gated = ServerResponse & { [GATE]?: Gate };
 
 // Made once, so that all gated responses share their hidden classes.
-const OWN_METHODS = Object.fromEntries(
-  NAMES.map((name) => [
-    name,
-    function (this: Gated, ...args: unknown[]): unknown {
-      return this[GATE]![name](args);
-    },
-  ]),
-) as unknown as SendingMethods;
+const OWN_METHODS = {
+  writeHead(this: Gated, ...args: unknown[]): unknown {
+    return this[GATE]!.writeHead(args);
+  },
+  flushHeaders(this: Gated, ...args: unknown[]): unknown {
+    return this[GATE]!.flushHeaders(args);
+  },
+  write(this: Gated, ...args: unknown[]): unknown {
+    return this[GATE]!.write(args);
+  },
+  end(this: Gated, ...args: unknown[]): unknown {
+    return this[GATE]!.end(args);
+  },
+} as unknown as SendingMethods;
 const OWN_STATES = statesOf((response: Gated) => response[GATE], aboveObject);
 
 /**
@@ -122,7 +164,9 @@ export function showState(gate: Gate): void {
   const response: Gated = gate.response;
   if (gateOf(response) === gate) return; // it inherits the getters
   const states = response[GATE] === gate ? OWN_STATES : statesOf(() => gate, aboveObject);
-  Object.defineProperties(response, states);
+  // Not defineProperties(), which takes twice as long.
+  Object.defineProperty(response, 'headersSent', states.headersSent);
+  Object.defineProperty(response, 'writableEnded', states.writableEnded);
 }
 
 /**
@@ -130,6 +174,7 @@ export function showState(gate: Gate): void {
  * put methods of their own in between: middleware that compresses, for example, which the gate must stand in front of.
  */
 export function inheritedMethodsOf(response: ServerResponse): SendingMethods | undefined {
+  if (!isPrepared) return undefined;
   for (let level: object | null = response; level !== null; level = Object.getPrototypeOf(level) as object) {
     const methods = originals.get(level);
     if (methods !== undefined) return keptOf(response.req)?.gate === undefined ? methods : undefined;

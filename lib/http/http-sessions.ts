@@ -9,7 +9,6 @@ import type { ResolvedSessionOptions, StoreUnavailablePolicy } from '../options/
 import { isUnsafe, refuseCrossSite } from './csrf.js';
 import { isAnswerable, toHttpException } from './http-errors.js';
 import {
-  heldBy,
   isFromLoopback,
   isOverTls,
   nodeRequestOf,
@@ -17,7 +16,7 @@ import {
   type HttpRequest,
   type HttpResponse,
 } from './http-request.js';
-import { keep } from './kept.js';
+import { keep, keptOf } from './kept.js';
 import { RequestSession, type HttpSessionServices } from './request-session.js';
 import type { ReplacementAnswer } from './response-gate.js';
 import { CookieTransport } from './token-transport.js';
@@ -60,7 +59,8 @@ export class HttpSessions implements HttpSessionServices {
     owner = request,
     transports?: readonly TokenTransport[],
   ): RequestSession {
-    const held = heldBy(owner);
+    const raw = nodeRequestOf(owner);
+    const held = keptOf(raw)?.session;
     if (held?.services === this) {
       if (transports !== undefined) {
         throw new SessionArgumentError(
@@ -70,7 +70,6 @@ export class HttpSessions implements HttpSessionServices {
       }
       return held;
     }
-    const raw = nodeRequestOf(owner);
     // Another SessionModule's, with sessions of its own: never to be taken for ours.
     const known = held === undefined ? undefined : this.#besides.get(raw);
     if (known !== undefined) return known;

@@ -76,8 +76,8 @@ export class RequestSession implements SessionBinding, ResponseGateOwner {
   #carried: Carried | undefined;
   #carriesOthers = false;
   #touching: Promise<boolean> | undefined;
-  /** Whether the response has begun, by its gate; undefined while it has none. */
-  #hasBegun: (() => boolean) | undefined;
+  /** That of the response; undefined while it has none. */
+  #gate: { readonly hasBegun: boolean } | undefined;
   #closed = false;
   /** The token the client has, as far as this response told it or the request showed. */
   #known: string | undefined;
@@ -278,24 +278,27 @@ export class RequestSession implements SessionBinding, ResponseGateOwner {
   hold(options?: { readonly deferHead: boolean }): void {
     const { response } = this;
     if (response === undefined) return;
-    if (this.#hasBegun !== undefined) {
-      if (this.#closed && this.#hasBegun()) this.#checkLater();
+    if (this.#gate !== undefined) {
+      if (this.#closed && this.#gate.hasBegun) this.#checkLater();
       return;
     }
-    if (response.headersSent && response.closed) return this.#checkLater();
+    if (response.closed && response.headersSent) return this.#checkLater();
     // Where sessions are there for middleware, an app made by another copy of Express may answer, if middleware calls it
     // without mounting it: its prototype knows nothing of gates.
     const mayInherit = this.services.rules === null && options === undefined;
-    const hasBegun = (this.#hasBegun = gateResponse(response, this, { ...options, mayInherit }));
+    this.#gate = gateResponse(response, this, { deferHead: options?.deferHead ?? false, mayInherit });
     // Not once(): that makes a function of its own, and it is emitted only once.
-    response.on('close', () => {
-      this.#closed = true;
-      // The client went away. Most answers still come, and are committed; some, of files, do not even begin then.
-      if (!hasBegun()) setTimeout(() => this.#saveUnanswered(), LATE_MS).unref();
-      const check = () => hasBegun() && this.#sayIfLate();
-      if (this.#saving === undefined) check();
-      else this.#saving.then(check, check);
-    });
+    response.on('close', () => this.#onClose());
+  }
+
+  #onClose(): void {
+    this.#closed = true;
+    // The client went away. Most answers still come, and are committed; some, of files, do not even begin then.
+    if (!this.#gate!.hasBegun) setTimeout(() => this.#saveUnanswered(), LATE_MS).unref();
+    const saving = this.#saving;
+    if (saving === undefined) return this.#sayIfLate();
+    const check = () => this.#sayIfLate();
+    saving.then(check, check);
   }
 
   metadata(): SessionMetadata {
@@ -398,6 +401,7 @@ export class RequestSession implements SessionBinding, ResponseGateOwner {
   }
 
   #sayIfLate(): void {
+    if (this.#gate?.hasBegun === false) return;
     const session = this.#session;
     if (session !== undefined && this.#isLate(session)) this.services.onLateChange(session);
   }

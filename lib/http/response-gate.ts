@@ -1,3 +1,4 @@
+import { EventEmitter } from 'node:events';
 import type { OutgoingHttpHeader, OutgoingHttpHeaders, ServerResponse } from 'node:http';
 import {
   inheritedMethodsOf,
@@ -45,7 +46,7 @@ type Headers = OutgoingHttpHeaders | OutgoingHttpHeader[];
  * @param options.deferHead `writeHead` alone does not begin the response: handlers of plain `node:http` call it first
  *   and use the session afterwards. Node itself sends nothing then either
  * @param options.mayInherit nobody will change the response's prototype to one that was not prepared
- * @returns whether the response has begun; a `writeHead` that waits has begun nothing
+ * @returns what tells whether the response has begun; a `writeHead` that waits has begun nothing
  */
 export function gateResponse(
   response: ServerResponse,
@@ -54,12 +55,12 @@ export function gateResponse(
     deferHead = false,
     mayInherit = true,
   }: { readonly deferHead?: boolean; readonly mayInherit?: boolean } = {},
-): () => boolean {
+): { readonly hasBegun: boolean } {
   const inherited = mayInherit ? inheritedMethodsOf(response) : undefined;
   const gate = new ResponseGate(response, owner, deferHead, inherited ?? response);
   if (inherited !== undefined) inheritGate(gate);
   else putGate(gate);
-  return () => gate.hasBegun;
+  return gate;
 }
 
 /** What stands between a response's methods and those who call them. */
@@ -74,7 +75,7 @@ class ResponseGate implements Gate {
   /** Calls that wait, and the arguments of those that may have a callback. */
   #queue: { readonly call: () => void; readonly args?: unknown[] }[] = NONE;
   #state: 'waiting' | 'holding' | 'open' | 'replaced' = 'waiting';
-  /** Who waits for `drain` since a held `write` said no. */
+  /** Who waits for `drain` since a held `write` said no, where it would not hear of it by the response. */
   #waiting: Set<Waiting> | undefined;
   /** Headers the handler gave to `writeHead`. */
   #given: Headers | undefined;
@@ -206,10 +207,12 @@ class ResponseGate implements Gate {
     const { response } = this;
     this.#state = 'holding';
     this.#queue = [];
-    const waiting = (this.#waiting = new Set<Waiting>());
     showState(this);
     const { statusCode } = response;
-    overhear(response, (one) => this.#state === 'holding' && waiting.add(one).size > 0);
+    if (leadsElsewhere(response)) {
+      const waiting = (this.#waiting = new Set<Waiting>());
+      overhear(response, (one) => this.#state === 'holding' && waiting.add(one).size > 0);
+    }
     // HTTP/2 has no status messages, and warns when asked for one.
     const statusMessage = response.req.httpVersionMajor === 1 ? response.statusMessage : undefined;
     this.#queue.push({
@@ -233,7 +236,6 @@ class ResponseGate implements Gate {
 
   #drained(): void {
     this.response.emit('drain');
-    // Middleware that compresses leads listeners to a stream of its own, which has nothing to drain.
     for (const one of this.#waiting ?? []) if (!one.reached) one.listener.call(this.response);
     this.#waiting?.clear();
   }
@@ -280,6 +282,13 @@ const NONE: never[] = [];
 interface Waiting {
   readonly listener: () => void;
   reached: boolean;
+}
+
+/** Middleware that compresses leads listeners to a stream of its own, which has nothing to drain. */
+function leadsElsewhere(response: ServerResponse): boolean {
+  return (
+    response.on !== EventEmitter.prototype.on || response.addListener !== EventEmitter.prototype.addListener
+  );
 }
 
 /** Tells of each listener for `drain` that is added from now on, until `heard` returns false. */

@@ -43,19 +43,21 @@ const reflector = new Reflector();
  */
 export function sessionParameter(key: string | undefined, context: ExecutionContext): unknown {
   const { request, response } = mustBeHttp(context, '@Session()');
-  const http = keptOf(nodeRequestOf(request))?.sessions;
+  const kept = keptOf(nodeRequestOf(request));
+  const http = kept?.sessions;
   if (http === undefined) {
     throw new SessionArgumentError(
       '@Session()',
       `on ${context.getClass().name}.${context.getHandler().name} is used where Nest runs no guards. Inject HttpSessionService there.`,
     );
   }
-  const held = http.of(request, response);
+  const known = kept!.session; // nearly always: the guard has looked
+  const held = known?.services === http ? known : http.of(request, response);
   const policy = readPolicy(reflector, context);
-  const found = held.obtain(policy.strict, fallbackOf(policy, http.onStoreUnavailable));
-  if (!(found instanceof Promise)) return take(found, key, request, held, policy);
-  return found.then(
-    (session) => take(session, key, request, held, policy),
+  const session = held.obtain(policy.strict, fallbackOf(policy, http.onStoreUnavailable));
+  if (!(session instanceof Promise)) return take(session, key, request, held, policy);
+  return session.then(
+    (obtained) => take(obtained, key, request, held, policy),
     (error: unknown) => {
       throw answerOfLookup(error);
     },

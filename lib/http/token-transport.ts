@@ -56,7 +56,7 @@ export class CookieTransport implements TokenTransport {
     const at = cookie.indexOf(name);
     if (at === -1) return undefined;
     // An empty cookie is what a sign-out may leave behind: it carries nothing.
-    const value = parseCookie(pairAt(cookie, at, name))[name] || undefined;
+    const value = valueAt(cookie, at, name) || undefined;
     if (value === undefined || this.#signer === null) return value;
     return value.length <= MAX_TOKEN_LENGTH * 2 ? this.#signer.verify(value) : undefined;
   }
@@ -96,16 +96,24 @@ export class CookieTransport implements TokenTransport {
   }
 }
 
+const BLANK = 32;
+
 /**
- * The part of a Cookie header that says what the name stands for, if that shows at a glance: the pair at `at`, where the
- * name is found for the first time, because of several pairs with one name the first counts. Else all of the header: the
- * name was found within another, for example.
+ * What the name stands for in a Cookie header. At a glance where it is found for the first time, because of several pairs
+ * with one name the first counts; the header is parsed where the name was found within another, for example, or the
+ * value is not as it stands.
  */
-function pairAt(header: string, at: number, name: string): string {
+function valueAt(header: string, at: number, name: string): string | undefined {
   const begins = at === 0 || header[at - 1] === ';' || (header[at - 1] === ' ' && header[at - 2] === ';');
-  if (!begins || header[at + name.length] !== '=') return header;
-  const end = header.indexOf(';', at);
-  return end === -1 ? header.slice(at) : header.slice(at, end);
+  const equals = at + name.length;
+  if (begins && header[equals] === '=') {
+    const end = header.indexOf(';', equals);
+    const value = end === -1 ? header.slice(equals + 1) : header.slice(equals + 1, end);
+    // The parser takes blanks off both ends, and decodes percent signs.
+    if (value.charCodeAt(0) > BLANK && value.charCodeAt(value.length - 1) > BLANK && !value.includes('%'))
+      return value;
+  }
+  return parseCookie(header)[name];
 }
 
 /**

@@ -60,6 +60,8 @@ export class RedisConnection implements StoreConnection, RedisLinks {
   #saidAvailable = false;
   #turn: GatheredTurn | null = null;
   #time: { readonly stream: Stream; readonly of: ServerTime } | undefined;
+  /** Something was written to the socket in this turn of the event loop. */
+  #hasSent = false;
   #pending = 0;
   #drained: (() => void) | undefined;
   #lastProblem = '';
@@ -349,8 +351,9 @@ export class RedisConnection implements StoreConnection, RedisLinks {
   }
 
   /**
-   * Gathers what is sent in one turn of the event loop into few writes to the socket: answers that arrive together wake
-   * their callers together, and a system call each would cost more than everything else a command does here.
+   * Gathers what is sent in one turn of the event loop into few writes to the socket: a system call each would cost more than
+   * everything else a command does here. What comes first goes at once, with all that was woken with it by
+   * answers that arrived together; requests that arrived together come each for itself, and the rest of them go together.
    */
   #gather(client: Redis): Turn {
     const { stream } = client; // the link may be another one when the turn ends
@@ -365,10 +368,16 @@ export class RedisConnection implements StoreConnection, RedisLinks {
       this.#time = { stream, of: new ServerTime(() => client.time().then(milliseconds)) };
     const turn = (this.#turn = { stream, time: this.#time.of, commands: 0 });
     stream.cork();
-    process.nextTick(() => {
+    const send = () => {
       if (this.#turn === turn) this.#turn = null;
       stream.uncork();
-    });
+    };
+    if (this.#hasSent) setImmediate(send);
+    else {
+      this.#hasSent = true;
+      process.nextTick(send);
+      setImmediate(() => (this.#hasSent = false));
+    }
     return turn;
   }
 
