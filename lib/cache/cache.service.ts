@@ -60,6 +60,8 @@ export class CacheService implements SessionCache {
   readonly #maxBytes: number;
   /** Copies that `staleRead` has been emitted for in this outage. */
   readonly #toldStale = new WeakSet<Copy>();
+  /** What tells one writing of a file from another, by the copy that waits for it. */
+  readonly #writing = new WeakMap<Copy, object>();
   #cursor: Iterator<string> | undefined;
   #clearing = false;
   /** How much longer than otherwise a copy may be served while the store cannot be asked; 0 = not at all. */
@@ -421,9 +423,11 @@ export class CacheService implements SessionCache {
 
   /** The copy serves from memory until its file is there; so own writes are served at once from files too. */
   async #moveToFile(files: FileCache, token: string, copy: Copy): Promise<void> {
+    const writing = {};
+    this.#writing.set(copy, writing);
     const file = await files.write(copy);
     const held = this.#copies.peek(token); // it may have been renewed
-    if (held === undefined || held.file !== null || !held.isSameAs(copy)) {
+    if (held === undefined || this.#writing.get(held) !== writing) {
       if (file !== null) files.remove(copy.id, file);
     } else if (file === null) {
       this.#copies.delete(token);
@@ -445,7 +449,10 @@ export class CacheService implements SessionCache {
     const { lastAccess, now } = told;
     const { idleTimeout, absoluteDeadline } = copy;
     const life = { lastAccess, idleTimeout, absoluteDeadline };
-    this.#replace(token, copy.renewed(lastAccess, this.#times(life, now, sentAt, readAt)));
+    const renewed = copy.renewed(lastAccess, this.#times(life, now, sentAt, readAt));
+    this.#replace(token, renewed);
+    const writing = this.files === null ? undefined : this.#writing.get(copy);
+    if (writing !== undefined) this.#writing.set(renewed, writing);
   }
 
   /** Puts a copy in the place of the same one. */

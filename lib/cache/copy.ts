@@ -92,11 +92,6 @@ export class Copy implements SessionRecord {
     return this.#epoch.ended || now >= this.#deadline;
   }
 
-  /** The same version of the session, read in the same epoch. */
-  isSameAs(other: Copy): boolean {
-    return this.version === other.version && this.#epoch === other.#epoch;
-  }
-
   /** The same for longer. A copy of its own: this one may have been handed out, and records never change. */
   renewed(lastAccess: number, times: CopyTimes): Copy {
     return new Copy({ ...this, lastAccess }, this.#epoch, times, this.#usedAt);
