@@ -1,9 +1,9 @@
 import { hash } from 'node:crypto';
 import { LRUCache } from 'lru-cache';
-import { SYSTEM_CLOCK, unboxed, type Clock } from '../core/clock.js';
+import { SYSTEM_CLOCK, type Clock } from '../core/clock.js';
 import type {
   CacheLoad,
-  CopyLease,
+  CopyEpoch,
   FillTicket,
   InvalidationSource,
   SessionCache,
@@ -12,7 +12,8 @@ import { deadlineOf, type SessionRecord } from '../core/session-record.interface
 import type { LoadedSession, TouchResult } from '../core/session-store.js';
 import type { CacheStats, SessionEvents } from '../events/session-events.js';
 import type { ResolvedCacheOptions } from '../options/session-options.interface.js';
-import type { FileCache, StoredFile } from './file-cache.js';
+import { changed, Copy, type CopyFile, type CopyTimes } from './copy.js';
+import type { FileCache } from './file-cache.js';
 
 /**
  * Tokens without a session are remembered for this long, and this many of them: enough to keep one that is tried again
@@ -24,22 +25,7 @@ const UNKNOWN_ENTRIES = 4_096;
 /** Files being written at once; where the disk is slower than that, further copies are not kept. */
 const MAX_FILES_WRITING = 256;
 
-/** A copy. While `file` is set, the record is only its head: metadata and data lie in the file. */
-interface Entry {
-  record: SessionRecord;
-  readonly lease: CopyLease;
-  readonly epoch: number;
-  /** Monotonic milliseconds until which the copy may be served. */
-  deadline: number;
-  /** Monotonic milliseconds at which the session ends by its own deadlines, as far as they are known here. */
-  endsAt: number;
-  /** Monotonic milliseconds before the store was asked for it. */
-  readAt: number;
-  /** How many copies had been stored when it was last moved to the end of the list that the least recently used leave. */
-  usedAt: number;
-  bytes: number;
-  file: (StoredFile & { readonly digest: string }) | null;
-}
+type SessionLife = Parameters<typeof deadlineOf>[0];
 
 interface Read {
   readonly ticket: FillTicket;
@@ -61,11 +47,11 @@ interface Read {
  */
 export class CacheService implements SessionCache {
   readonly enabled: boolean;
-  readonly #entries: LRUCache<string, Entry>;
+  readonly #copies: LRUCache<string, Copy>;
   readonly #tokenOfId = new Map<string, string>();
   readonly #tickets = new Map<string, Set<FillTicket>>();
   readonly #reads = new Map<string, Read>();
-  readonly #unknown = new LRUCache<string, Pick<FillTicket, 'lease' | 'epoch'> & { readonly until: number }>({
+  readonly #unknown = new LRUCache<string, { readonly epoch: CopyEpoch; readonly until: number }>({
     max: UNKNOWN_ENTRIES,
   });
   readonly #ttlRatio: number;
@@ -73,7 +59,9 @@ export class CacheService implements SessionCache {
   /** Infinity where there is no limit. */
   readonly #maxBytes: number;
   /** Copies that `staleRead` has been emitted for in this outage. */
-  readonly #toldStale = new WeakSet<Entry>();
+  readonly #toldStale = new WeakSet<Copy>();
+  /** What tells one writing of a file from another, by the copy that waits for it. */
+  readonly #writing = new WeakMap<Copy, object>();
   #cursor: Iterator<string> | undefined;
   #clearing = false;
   /** How much longer than otherwise a copy may be served while the store cannot be asked; 0 = not at all. */
@@ -103,19 +91,19 @@ export class CacheService implements SessionCache {
     this.#maxAge = options === false ? 0 : options.maxAgeMs;
     const { maxEntries, maxBytes } = options === false ? { maxEntries: 1, maxBytes: 0 } : options;
     this.#maxBytes = maxBytes || Infinity;
-    this.#entries = new LRUCache<string, Entry>({
+    this.#copies = new LRUCache<string, Copy>({
       // Without either limit lru-cache wants another bound; every entry counts as 1 towards this one.
       ...(maxBytes > 0
-        ? { max: maxEntries, maxSize: maxBytes, sizeCalculation: ({ bytes }: Entry) => Math.max(1, bytes) }
+        ? { max: maxEntries, maxSize: maxBytes, sizeCalculation: ({ bytes }: Copy) => Math.max(1, bytes) }
         : maxEntries > 0
           ? { max: maxEntries }
           : { maxSize: Number.MAX_SAFE_INTEGER, sizeCalculation: () => 1 }),
-      dispose: (entry, token, reason) => {
-        this.#bytes -= entry.bytes;
-        if (entry.file !== null && !this.#clearing) this.files?.remove(entry.record.id, entry.file);
+      dispose: (copy, token, reason) => {
+        this.#bytes -= copy.bytes;
         if (reason === 'set') return;
+        if (copy.file !== null && !this.#clearing) this.files?.remove(copy.id, copy.file);
         if (reason === 'evict') this.#evictions++;
-        if (this.#tokenOfId.get(entry.record.id) === token) this.#tokenOfId.delete(entry.record.id);
+        if (this.#tokenOfId.get(copy.id) === token) this.#tokenOfId.delete(copy.id);
       },
     });
     source.onInvalidation((id, version) => this.invalidate(id, version));
@@ -139,13 +127,13 @@ export class CacheService implements SessionCache {
    * @param now leave it out: it saves callers that have just read the clock from doing so again
    */
   get(token: string, now = this.clock.glance()): SessionRecord | undefined {
-    const entry = this.#entries.peek(token);
-    if (entry !== undefined && this.#mayServe(entry, now)) {
-      if (entry.file !== null) return undefined;
+    const copy = this.#copies.peek(token);
+    if (copy !== undefined && copy.servesAt(now)) {
+      if (copy.file !== null) return undefined;
       this.#hits++;
       // Moving it to the end of the list costs as much as finding it, and only new copies displace others.
-      if (entry.usedAt + (this.#entries.size >> 3) <= this.#writes) this.#use(token, entry);
-      return entry.record;
+      if (copy.usedAt + (this.#copies.size >> 3) <= this.#writes) this.#use(token, copy);
+      return copy;
     }
     this.#misses++;
     return undefined;
@@ -153,10 +141,8 @@ export class CacheService implements SessionCache {
 
   /** @internal */
   peek(token: string): SessionRecord | undefined {
-    const entry = this.#entries.peek(token);
-    return entry !== undefined && entry.file === null && entry.epoch === entry.lease.epoch
-      ? entry.record
-      : undefined;
+    const copy = this.#copies.peek(token);
+    return copy !== undefined && copy.file === null && !copy.epoch.ended ? copy : undefined;
   }
 
   /** @internal Lets {@link stale} serve copies. */
@@ -166,13 +152,13 @@ export class CacheService implements SessionCache {
 
   /** @internal */
   async stale(token: string): Promise<SessionRecord | undefined> {
-    const entry = this.#entries.get(token);
-    const may = (one: Entry) => this.#mayServeStale(one, this.clock.monotonic());
-    if (entry === undefined || !may(entry)) return undefined;
-    const { file } = entry;
-    const record = file === null ? entry.record : await this.#recordIn(file, token, entry, may);
-    if (record !== undefined && !this.#toldStale.has(entry)) {
-      this.#toldStale.add(entry);
+    const copy = this.#copies.get(token);
+    const may = (one: Copy) => one.servesStaleAt(this.clock.monotonic(), this.#staleForMs);
+    if (copy === undefined || !may(copy)) return undefined;
+    const { file } = copy;
+    const record = file === null ? copy : await this.#recordIn(token, copy.id, file, may);
+    if (record !== undefined && !this.#toldStale.has(copy)) {
+      this.#toldStale.add(copy);
       this.events.emit('staleRead', { id: record.id });
     }
     return record;
@@ -200,15 +186,19 @@ export class CacheService implements SessionCache {
       }
     }
     const own = await this.#read(token, id, read);
-    return own && { record: own.record, source: 'store', own };
+    if (own === null) return null;
+    // The copy where there is one now, so that what is decoded of it once serves the hits that follow.
+    const kept = this.peek(token);
+    const record = kept?.version === own.record.version ? kept : own.record;
+    return { record, source: 'store', own };
   }
 
   /** @internal */
   reserve(id: string): FillTicket {
     const sentAt = this.clock.monotonic();
-    const lease = this.source.leaseOf(id);
-    const open = this.enabled && lease.isLiveAt(sentAt);
-    const ticket = { id, lease, epoch: lease.epoch, sentAt, min: -1, open };
+    const epoch = this.source.epochOf(id);
+    const open = this.enabled && sentAt < epoch.liveUntil;
+    const ticket = { id, epoch, sentAt, min: -1, open };
     if (!open) return ticket;
     const others = this.#tickets.get(id);
     if (others === undefined) this.#tickets.set(id, new Set([ticket]));
@@ -240,8 +230,8 @@ export class CacheService implements SessionCache {
     if (isTooLarge || (this.files !== null && this.files.writing >= MAX_FILES_WRITING)) {
       this.#skipped++;
       this.release(ticket);
-      const held = this.#entries.peek(token);
-      if (held !== undefined && held.record.version < loaded.record.version) this.#entries.delete(token);
+      const held = this.#copies.peek(token);
+      if (held !== undefined && held.version < loaded.record.version) this.#copies.delete(token);
       return false;
     }
     const granted = this.#grant(ticket, token, loaded);
@@ -249,8 +239,8 @@ export class CacheService implements SessionCache {
     if (!granted && this.enabled) {
       // Void or not, an older copy is known not to be what the session is now.
       const { id, version } = loaded.record;
-      const held = this.#entries.peek(this.#tokenOfId.get(id) ?? token);
-      if (held !== undefined && held.record.version < version) this.#drop(id);
+      const held = this.#copies.peek(this.#tokenOfId.get(id) ?? token);
+      if (held !== undefined && held.version < version) this.#drop(id);
       this.#refused++;
       this.source.countRefusedFill();
     }
@@ -268,17 +258,10 @@ export class CacheService implements SessionCache {
 
   /** @internal */
   refresh(token: string, sentAt: number, touched: TouchResult): void {
-    const entry = this.#entries.peek(token);
-    if (entry === undefined || entry.epoch !== entry.lease.epoch || entry.record.version !== touched.version)
-      return;
-    entry.record = { ...entry.record, lastAccess: touched.lastAccess };
-    entry.endsAt = endOf(sentAt, entry.record, touched.now);
-    this.#toldStale.delete(entry);
+    const copy = this.#copies.peek(token);
+    if (copy === undefined || copy.epoch.ended || copy.version !== touched.version) return;
     // A touch tells of the session's life, not of its data: those are read again after maxAge all the same.
-    entry.deadline = Math.min(
-      this.#deadline(sentAt, entry.record, touched.now),
-      unboxed(entry.readAt + this.#maxAge),
-    );
+    this.#renew(token, copy, touched, sentAt, copy.readAt);
   }
 
   /** @internal */
@@ -288,8 +271,8 @@ export class CacheService implements SessionCache {
     this.#raise(id, version);
     const token = this.#tokenOfId.get(id);
     if (token === undefined) return;
-    const entry = this.#entries.peek(token);
-    if (entry === undefined || entry.record.version < version) this.#entries.delete(token);
+    const copy = this.#copies.peek(token);
+    if (copy === undefined || copy.version < version) this.#copies.delete(token);
   }
 
   /** Forgets a session; reads of it that are under way will not be stored. */
@@ -299,7 +282,7 @@ export class CacheService implements SessionCache {
 
   /** Forgets everything and emits `cacheClear` with the number of copies there were. */
   clear(): number {
-    const size = this.#entries.size;
+    const { size } = this.#copies;
     this.#forget();
     this.files?.clear();
     this.events.emit('cacheClear', { size });
@@ -323,10 +306,9 @@ export class CacheService implements SessionCache {
         this.#cursor = undefined;
         break;
       }
-      const entry = this.#entries.peek(token);
-      if (entry !== undefined && entry.epoch === entry.lease.epoch && now < entry.deadline) continue;
-      if (entry !== undefined && this.#mayServeStale(entry, now)) continue;
-      this.#entries.delete(token);
+      const copy = this.#copies.peek(token);
+      if (copy !== undefined && !(copy.isOverAt(now) && !copy.servesStaleAt(now, this.#staleForMs))) continue;
+      this.#copies.delete(token);
       dropped++;
     }
     return dropped;
@@ -334,12 +316,12 @@ export class CacheService implements SessionCache {
 
   /** Number of copies held, void ones of an earlier epoch included until they are replaced or evicted. */
   get size(): number {
-    return this.#entries.size;
+    return this.#copies.size;
   }
 
   stats(): CacheStats {
     return {
-      entries: this.#entries.size,
+      entries: this.#copies.size,
       bytes: this.#bytes,
       hits: this.#hits,
       misses: this.#misses,
@@ -360,21 +342,9 @@ export class CacheService implements SessionCache {
     return stats;
   }
 
-  #use(token: string, entry: Entry): void {
-    this.#entries.get(token);
-    entry.usedAt = this.#writes;
-  }
-
-  #mayServe(entry: Entry, now: number): boolean {
-    const { lease } = entry;
-    return entry.epoch === lease.epoch && now < entry.deadline && lease.isLiveAt(now);
-  }
-
-  /** As long as the session lives, and for that much longer than the copy could be served by what was proved. */
-  #mayServeStale(entry: Entry, now: number): boolean {
-    if (this.#staleForMs === 0 || now >= entry.endsAt) return false;
-    const until = Math.min(entry.deadline, entry.lease.provenUntil(entry.epoch, now));
-    return now < until + this.#staleForMs;
+  #use(token: string, copy: Copy): void {
+    this.#copies.get(token);
+    copy.usedAt = this.#writes;
   }
 
   /** Reads from the store under a ticket, and keeps what comes: a copy, or that there is nothing. */
@@ -409,96 +379,100 @@ export class CacheService implements SessionCache {
   }
 
   /** Nothing has been told of the session since the ticket was taken out, and nothing can have been missed. */
-  #isUntouched({ min, lease, epoch }: FillTicket): boolean {
-    return min === -1 && epoch === lease.epoch && lease.isLiveAt(this.clock.monotonic());
+  #isUntouched({ min, epoch }: FillTicket): boolean {
+    return min === -1 && this.clock.monotonic() < epoch.liveUntil;
   }
 
   #isUnknown(id: string): boolean {
     const known = this.#unknown.get(id);
     if (known === undefined) return false;
     const now = this.clock.monotonic();
-    const { lease } = known;
-    if (known.epoch !== lease.epoch || now >= known.until || !lease.isLiveAt(now)) return false;
+    if (now >= known.until || now >= known.epoch.liveUntil) return false;
     this.#unknownHits++;
     return true;
   }
 
   #onAbsent(ticket: FillTicket): void {
-    const { id, lease, epoch, sentAt } = ticket;
+    const { id, epoch, sentAt } = ticket;
     this.#drop(id); // a void copy too: it might be served as a stale one
     if (!ticket.open || !this.#isUntouched(ticket)) return; // nothing can be said of now
-    this.#unknown.set(id, { lease, epoch, until: sentAt + UNKNOWN_AGE_MS });
+    this.#unknown.set(id, { epoch, until: sentAt + UNKNOWN_AGE_MS });
   }
 
   #grant(ticket: FillTicket, token: string, { record, now: storeNow }: LoadedSession): boolean {
-    if (
-      !ticket.open ||
-      ticket.epoch !== ticket.lease.epoch ||
-      !ticket.lease.isLiveAt(this.clock.monotonic()) ||
-      record.version < ticket.min
-    )
+    const { epoch, sentAt } = ticket;
+    if (!ticket.open || this.clock.monotonic() >= epoch.liveUntil || record.version < ticket.min)
       return false;
-    const held = this.#entries.peek(token);
-    if (held !== undefined && held.epoch === ticket.epoch && held.record.version > record.version)
-      return false;
-    const deadline = this.#deadline(ticket.sentAt, record, storeNow);
-    if (held !== undefined && held.epoch === ticket.epoch && held.record.version === record.version) {
+    const held = this.#copies.peek(token);
+    if (held !== undefined && held.epoch === epoch && held.version >= record.version) {
+      if (held.version > record.version) return false;
       // The same again, read by a strict route for example: it lives longer, and no file need be written.
-      held.record = { ...held.record, lastAccess: record.lastAccess };
-      held.deadline = deadline;
-      held.endsAt = endOf(ticket.sentAt, record, storeNow);
-      this.#toldStale.delete(held);
-      held.readAt = ticket.sentAt;
+      this.#renew(token, held, { lastAccess: record.lastAccess, now: storeNow }, sentAt, sentAt);
       return true;
     }
-    const entry: Entry = {
-      record,
-      lease: ticket.lease,
-      epoch: ticket.epoch,
-      deadline,
-      endsAt: endOf(ticket.sentAt, record, storeNow),
-      file: null,
-      readAt: ticket.sentAt,
-      usedAt: ++this.#writes,
-      bytes: sizeOf(record),
-    };
+    const copy = new Copy(record, epoch, this.#times(record, storeNow, sentAt, sentAt), ++this.#writes);
     const key = this.#tokenOfId.get(record.id) ?? detached(token);
-    this.#entries.set(key, entry);
-    this.#bytes += entry.bytes;
+    this.#copies.set(key, copy);
+    this.#bytes += copy.bytes;
+    if (held !== undefined && held.file !== null) this.files?.remove(held.id, held.file);
     this.#tokenOfId.set(record.id, key);
-    if (this.files !== null) void this.#moveToFile(this.files, key, entry);
+    if (this.files !== null) void this.#moveToFile(this.files, key, copy);
     if (this.events.wants('cacheWrite')) this.events.emit('cacheWrite', { id: record.id });
     return true;
   }
 
   /** The copy serves from memory until its file is there; so own writes are served at once from files too. */
-  async #moveToFile(files: FileCache, token: string, entry: Entry): Promise<void> {
-    const { record } = entry;
-    const file = await files.write(record);
-    if (this.#entries.peek(token) !== entry) {
-      if (file !== null) files.remove(record.id, file);
+  async #moveToFile(files: FileCache, token: string, copy: Copy): Promise<void> {
+    const writing = {};
+    this.#writing.set(copy, writing);
+    const file = await files.write(copy);
+    const held = this.#copies.peek(token); // it may have been renewed
+    if (held === undefined || this.#writing.get(held) !== writing) {
+      if (file !== null) files.remove(copy.id, file);
     } else if (file === null) {
-      this.#entries.delete(token);
+      this.#copies.delete(token);
     } else {
-      this.#bytes += file.bytes - entry.bytes;
-      entry.bytes = file.bytes;
-      entry.file = { ...file, digest: digestOf(record) };
-      entry.record = { ...entry.record, metadata: NOTHING, data: '' };
+      const filed = held.filed({ ...file, digest: digestOf(copy) });
+      this.#replace(token, filed);
+      if (this.#toldStale.has(held)) this.#toldStale.add(filed);
     }
+  }
+
+  /** What was told of a session's life, of the same version as the copy. */
+  #renew(
+    token: string,
+    copy: Copy,
+    told: Pick<TouchResult, 'lastAccess' | 'now'>,
+    sentAt: number,
+    readAt: number,
+  ): void {
+    const { lastAccess, now } = told;
+    const { idleTimeout, absoluteDeadline } = copy;
+    const life = { lastAccess, idleTimeout, absoluteDeadline };
+    const renewed = copy.renewed(lastAccess, this.#times(life, now, sentAt, readAt));
+    this.#replace(token, renewed);
+    const writing = this.files === null ? undefined : this.#writing.get(copy);
+    if (writing !== undefined) this.#writing.set(renewed, writing);
+  }
+
+  /** Puts a copy in the place of the same one. */
+  #replace(token: string, copy: Copy): void {
+    this.#copies.set(token, copy);
+    this.#bytes += copy.bytes;
   }
 
   /** The copy in a file, if it may be served before and after the file was read. */
   async #readFile(token: string): Promise<SessionRecord | undefined> {
-    const entry = this.#entries.get(token);
-    if (entry === undefined || !this.#mayServe(entry, this.clock.monotonic())) return undefined;
-    entry.usedAt = this.#writes;
-    const { file } = entry;
+    const copy = this.#copies.get(token);
+    if (copy === undefined || !copy.servesAt(this.clock.monotonic())) return undefined;
+    copy.usedAt = this.#writes;
+    const { file } = copy;
     if (file === null) {
       this.#hits++;
-      return entry.record;
+      return copy;
     }
-    const may = (one: Entry) => this.#mayServe(one, this.clock.monotonic());
-    const record = await this.#recordIn(file, token, entry, may);
+    const may = (one: Copy) => one.servesAt(this.clock.monotonic());
+    const record = await this.#recordIn(token, copy.id, file, may);
     if (record === undefined) this.#misses++;
     else this.#hits++;
     return record;
@@ -506,26 +480,38 @@ export class CacheService implements SessionCache {
 
   /** What lies in the file, if the copy may be served after that was read too. */
   async #recordIn(
-    file: NonNullable<Entry['file']>,
     token: string,
-    entry: Entry,
-    may: (entry: Entry) => boolean,
+    id: string,
+    file: CopyFile,
+    may: (copy: Copy) => boolean,
   ): Promise<SessionRecord | undefined> {
-    const { id } = entry.record;
     const read = await this.files!.read(id, file);
-    if (this.#entries.peek(token) !== entry || !may(entry)) return undefined;
+    const copy = this.#copies.peek(token); // it may have been renewed
+    if (copy === undefined || copy.file !== file || !may(copy)) return undefined;
     const { metadata, data } = (read?.body ?? {}) as Partial<SessionRecord>;
     if (typeof data !== 'string' || digestOf({ metadata, data }) !== file.digest) {
       // The file is damaged, or the decoder does not undo what the encoder did.
       if (read !== null) this.events.emit('cacheError', { operation: 'read', id, code: 'EBADBODY' });
-      this.#entries.delete(token);
+      this.#copies.delete(token);
       return undefined;
     }
-    return { ...entry.record, metadata: Object.freeze(metadata!), data };
+    return changed(copy, { metadata: Object.freeze(metadata!), data });
   }
 
-  #deadline(sentAt: number, record: SessionRecord, storeNow: number): number {
-    return unboxed(sentAt + Math.min(endOf(0, record, storeNow) * this.#ttlRatio, this.#maxAge));
+  /**
+   * Counted from before the store was asked, so that a copy never outlives the session it was made from.
+   *
+   * @param sentAt when it was asked for the session's life
+   * @param readAt when it was asked for its data
+   */
+  #times(record: SessionLife, storeNow: number, sentAt: number, readAt: number): CopyTimes {
+    // One millisecond less, because the store's `now` is cut to whole ones and may be nearly one more.
+    const left = deadlineOf(record) - storeNow - 1;
+    return {
+      deadline: Math.min(sentAt + left * this.#ttlRatio, readAt + this.#maxAge),
+      endsAt: sentAt + left,
+      readAt,
+    };
   }
 
   #raise(id: string, version: number): void {
@@ -534,28 +520,18 @@ export class CacheService implements SessionCache {
 
   #drop(id: string): void {
     const token = this.#tokenOfId.get(id);
-    if (token !== undefined) this.#entries.delete(token);
+    if (token !== undefined) this.#copies.delete(token);
   }
 
   #forget(): void {
     for (const tickets of this.#tickets.values()) for (const ticket of tickets) ticket.open = false;
     this.#clearing = true; // files go all together
-    this.#entries.clear();
+    this.#copies.clear();
     this.#clearing = false;
     this.#tokenOfId.clear();
     this.#unknown.clear();
     this.#cursor = undefined;
   }
-}
-
-const NOTHING = Object.freeze({});
-
-/**
- * Counted from before the store was asked, so that a copy never outlives the session it was made from. One millisecond
- * less, because the store's `now` is cut to whole ones and may be nearly one more.
- */
-function endOf(sentAt: number, record: SessionRecord, storeNow: number): number {
-  return unboxed(sentAt + (deadlineOf(record) - storeNow - 1));
 }
 
 /** A copy of its own: a token is a slice of a Cookie header, and would keep all of that in memory as long as it lives. */

@@ -7,8 +7,7 @@ import type { SessionRecord } from './session-record.interface.js';
  */
 export interface FillTicket {
   readonly id: string;
-  readonly lease: CopyLease;
-  readonly epoch: number;
+  readonly epoch: CopyEpoch;
   /** Monotonic milliseconds before the store was asked: a copy's life counts from here. */
   readonly sentAt: number;
   /** Versions below this are refused. */
@@ -69,29 +68,28 @@ export interface SessionCache {
   clear(): void;
 }
 
-/** The right to serve and store copies of some sessions: all that share a place from where changes are told. */
-export interface CopyLease {
-  /** Copies of an earlier epoch are void. */
-  readonly epoch: number;
+/**
+ * A stretch of time in which nothing can have been missed of some sessions: all that share a place from where changes are
+ * told. Each copy has the one it was made in, and is void when that ends. Times are monotonic milliseconds.
+ */
+export interface CopyEpoch {
   /**
-   * Whether copies may be served and stored: every change the store executed up to `leaseMs` before has been told.
-   *
-   * @param now monotonic milliseconds
+   * Copies may be served and stored before this: every change the store executed up to `leaseMs` before has been told.
+   * Grows with each proof; -Infinity before the first, and for good when the epoch has ended.
    */
-  isLiveAt(now: number): boolean;
+  readonly liveUntil: number;
   /**
-   * Until when copies of this epoch could be served by what has been proved; -Infinity once a later epoch was live, which
-   * knows nothing of what changed before it.
-   *
-   * @param now monotonic milliseconds, as is the result
+   * The same, but the end of the epoch leaves it as it is; -Infinity once a later epoch was live, which knows nothing of
+   * what changed before it.
    */
-  provenUntil(epoch: number, now: number): number;
+  readonly provenUntil: number;
+  readonly ended: boolean;
 }
 
 /** Where near caches learn of changes made by other processes. */
 export interface InvalidationSource {
-  /** The lease on copies of this session, the same one as long as the process lives. */
-  leaseOf(id: string): CopyLease;
+  /** The current epoch of this session's copies. */
+  epochOf(id: string): CopyEpoch;
   /** Called synchronously for each message; `version` is Infinity when the session ended. */
   onInvalidation(listener: (id: string, version: number) => void): void;
   /** A fill was refused because of what this source told, or because it was not live. */

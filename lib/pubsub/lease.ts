@@ -1,4 +1,18 @@
-import type { CopyLease } from '../core/session-cache.interface.js';
+import type { CopyEpoch } from '../core/session-cache.interface.js';
+
+/** Changed by its {@link Lease} alone. */
+class Epoch implements CopyEpoch {
+  liveUntil = -Infinity;
+  provenUntil = -Infinity;
+  ended = false;
+}
+
+/** One without a lease, which lasts as long as the process. */
+export function unending(live: boolean): CopyEpoch {
+  const epoch = new Epoch();
+  if (live) epoch.liveUntil = epoch.provenUntil = Infinity;
+  return epoch;
+}
 
 /**
  * The right to answer from the near cache without asking, for `leaseMs` after each proof that nothing was missed, in an
@@ -7,17 +21,26 @@ import type { CopyLease } from '../core/session-cache.interface.js';
  * A proof is dated when its question was sent, not when it was answered: all that can be said of the answer is that
  * the server gave it later than that. Times are whole monotonic milliseconds of this process, so that a difference of
  * `leaseMs` may be nearly one more and is over; no clocks of different machines are compared.
+ *
+ * Copies look at their epoch, not at the lease: one number tells them both that it has not ended and that it is proved.
  */
-export class Lease implements CopyLease {
+export class Lease {
   #proof = -Infinity;
-  #epoch = 0;
+  #epoch = new Epoch();
   /** The newest epoch that was open and has ended. */
-  #past = { epoch: -1, until: -Infinity };
+  #past: Epoch | undefined;
+  #ended = 0;
 
   constructor(readonly leaseMs: number) {}
 
-  get epoch(): number {
+  /** The current one. */
+  get epoch(): CopyEpoch {
     return this.#epoch;
+  }
+
+  /** How many epochs have ended. */
+  get ended(): number {
+    return this.#ended;
   }
 
   /** There has been a proof in this epoch, maybe too old a one. */
@@ -27,23 +50,25 @@ export class Lease implements CopyLease {
 
   /** @param askedAt when the question was sent whose answer has just come in */
   prove(askedAt: number): void {
-    if (askedAt > this.#proof) this.#proof = askedAt;
+    if (askedAt <= this.#proof) return;
+    this.#proof = askedAt;
+    this.#epoch.liveUntil = this.#epoch.provenUntil = askedAt + this.leaseMs;
+    if (this.#past !== undefined) this.#past.provenUntil = -Infinity;
+    this.#past = undefined;
   }
 
   /** Something may have been missed: what was kept is void. */
   end(): void {
-    if (this.isOpen) this.#past = { epoch: this.#epoch, until: this.#proof + this.leaseMs };
-    this.#epoch++;
+    if (this.isOpen) this.#past = this.#epoch;
+    this.#epoch.liveUntil = -Infinity;
+    this.#epoch.ended = true;
+    this.#epoch = new Epoch();
+    this.#ended++;
     this.#proof = -Infinity;
   }
 
   isLiveAt(now: number): boolean {
-    return now - this.#proof < this.leaseMs;
-  }
-
-  provenUntil(epoch: number): number {
-    if (this.isOpen) return epoch === this.#epoch ? this.#proof + this.leaseMs : -Infinity;
-    return epoch === this.#past.epoch ? this.#past.until : -Infinity;
+    return now < this.#epoch.liveUntil;
   }
 
   /** Milliseconds since the newest proof; Infinity when there is none. */

@@ -1,9 +1,9 @@
 import { SYSTEM_CLOCK, type Clock } from '../core/clock.js';
-import type { CopyLease, InvalidationSource } from '../core/session-cache.interface.js';
+import type { CopyEpoch, InvalidationSource } from '../core/session-cache.interface.js';
 import { partitionOfId } from '../core/session-token.js';
 import type { SessionEvents, SubscriberState } from '../events/session-events.js';
 import { parseInvalidation } from './invalidation-message.js';
-import { Lease } from './lease.js';
+import { Lease, unending } from './lease.js';
 import { Subscription, type Channel, type SubscribedServer } from './subscription.js';
 
 interface LinkOptions {
@@ -74,7 +74,7 @@ export class RedisSubscriber implements InvalidationSource {
   readonly #channels: readonly Channel[];
   readonly #subscriptions = new Map<object, Subscription>();
   /** Where nothing is listened to: as good as the process is alone. */
-  readonly #alone: CopyLease;
+  readonly #alone: CopyEpoch;
   /** The state but for time: a lease may have run out that no timer has seen yet. */
   #state: SubscriberState;
   #epochs = 0;
@@ -97,11 +97,7 @@ export class RedisSubscriber implements InvalidationSource {
     private readonly clock: Clock = SYSTEM_CLOCK,
   ) {
     this.#state = link === null ? 'off' : 'connecting';
-    this.#alone = {
-      epoch: 0,
-      isLiveAt: () => liveWithoutLink,
-      provenUntil: (_epoch, now) => (liveWithoutLink ? now : -Infinity),
-    };
+    this.#alone = unending(liveWithoutLink);
     const channels =
       link === null ? [] : 'follow' in link ? link.channels : [{ name: link.channel, probe: null }];
     this.#channels = channels.map((channel) => ({ ...channel, lease: new Lease(link!.leaseMs) }));
@@ -124,23 +120,23 @@ export class RedisSubscriber implements InvalidationSource {
   }
 
   /** @internal What is known of the sessions among which this one is. */
-  leaseOf(id: string): CopyLease {
+  epochOf(id: string): CopyEpoch {
     const leases = this.#leases;
-    if (leases.length <= 1) return leases[0] ?? this.#alone;
-    return leases[partitionOfId(id, leases.length) ?? 0]!;
+    if (leases.length <= 1) return leases[0]?.epoch ?? this.#alone;
+    return leases[partitionOfId(id, leases.length) ?? 0]!.epoch;
   }
 
   /** @internal */
   isLiveAt(now: number): boolean {
     return this.#state === 'off'
-      ? this.#alone.isLiveAt(now)
+      ? now < this.#alone.liveUntil
       : this.#leases.every((lease) => lease.isLiveAt(now));
   }
 
   /** Grows whenever copies become void. */
   get epoch(): number {
     let sum = 0;
-    for (const { epoch } of this.#leases) sum += epoch;
+    for (const { ended } of this.#leases) sum += ended;
     return sum;
   }
 

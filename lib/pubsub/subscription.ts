@@ -2,6 +2,7 @@ import { Logger } from '@nestjs/common';
 import type { Redis } from 'ioredis';
 import type { Clock } from '../core/clock.js';
 import type { StoreConnection } from '../core/store-connection.interface.js';
+import type { CopyEpoch } from '../core/session-cache.interface.js';
 import type { Lease } from './lease.js';
 
 /** A channel on which one server announces changes, and what is known of having heard all of it. */
@@ -230,7 +231,7 @@ export class Subscription {
   }
 
   /** A broken link ends the epoch by itself. Anything else is an answer, and not the one that is needed. */
-  #onUnproved(client: Redis, { lease }: Channel, epoch: number, error: unknown): void {
+  #onUnproved(client: Redis, { lease }: Channel, epoch: CopyEpoch, error: unknown): void {
     if (epoch !== lease.epoch || client.status !== 'ready') return;
     if (isElsewhere(error)) {
       lease.end();

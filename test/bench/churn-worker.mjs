@@ -23,8 +23,8 @@ let passed = 0;
 const monotonic = () => 5_000 + passed;
 const clock = { monotonic, glance: monotonic, steady: monotonic, wall: () => Date.UTC(2030, 0, 1) + passed };
 /** Links that never break. */
-const lease = { epoch: 0, isLiveAt: () => true, provenUntil: () => Infinity };
-const source = { leaseOf: () => lease, countRefusedFill() {}, onInvalidation() {} };
+const epoch = { liveUntil: Infinity, provenUntil: Infinity, ended: false };
+const source = { epochOf: () => epoch, countRefusedFill() {}, onInvalidation() {} };
 
 let parts;
 let recent = [];

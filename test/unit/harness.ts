@@ -2,8 +2,8 @@
 import { CacheService } from '../../lib/cache/cache.service.js';
 import type { FileCache } from '../../lib/cache/file-cache.js';
 import { dataCodecOf } from '../../lib/core/custom-codec.js';
-import type { InvalidationSource } from '../../lib/core/session-cache.interface.js';
 import { RecordData } from '../../lib/core/record-data.js';
+import type { CopyEpoch, InvalidationSource } from '../../lib/core/session-cache.interface.js';
 import { SessionEngine } from '../../lib/core/session-engine.js';
 import { SessionRegistry } from '../../lib/core/session.registry.js';
 import { SessionService } from '../../lib/core/session.service.js';
@@ -28,21 +28,34 @@ export class ManualSource implements InvalidationSource {
   refusedFills = 0;
   readonly #listeners: ((id: string, version: number) => void)[] = [];
 
-  leaseOf(): this {
-    return this;
+  readonly #epochs = new Map<number, CopyEpoch>();
+
+  epochOf(): CopyEpoch {
+    const known = this.#epochs.get(this.epoch) ?? this.#epochNumber(this.epoch);
+    this.#epochs.set(this.epoch, known);
+    return known;
   }
 
-  isLiveAt(): boolean {
-    return this.live;
+  #epochNumber(epoch: number): CopyEpoch {
+    const isCurrent = () => this.epoch === epoch;
+    const liveUntil = () => (this.live && isCurrent() ? Infinity : -Infinity);
+    const provenUntil = () =>
+      this.live ? liveUntil() : epoch === this.past.epoch ? this.past.until : -Infinity;
+    return {
+      get liveUntil() {
+        return liveUntil();
+      },
+      get provenUntil() {
+        return provenUntil();
+      },
+      get ended() {
+        return !isCurrent();
+      },
+    };
   }
 
-  /** The epoch whose copies could be served until then; the current one is proved up to now. */
+  /** The epoch whose copies could be served until then; the current one is proved for ever. */
   past = { epoch: -1, until: -Infinity };
-
-  provenUntil(epoch: number, now: number): number {
-    if (this.live) return epoch === this.epoch ? now : -Infinity;
-    return epoch === this.past.epoch ? this.past.until : -Infinity;
-  }
 
   /** As if the link were lost. */
   lose(now: number): void {

@@ -159,13 +159,21 @@ function judgeOne(info, version, at, source) {
     report.samples.push({ session: info.index, version, at, source, staleMs: stale, ended: info.ended });
 }
 
-/** Lets the near cache see every lease as `change` makes it. */
-function weakenLeases(change) {
+/** Lets the near cache see one epoch that never ends for each session, live until `liveUntil` says by the real one. */
+function withoutEpochs(liveUntil) {
   const weak = new Map();
-  replace(RedisSubscriber.prototype, 'leaseOf', (leaseOf) => (id) => {
-    const lease = leaseOf(id);
-    if (!weak.has(lease)) weak.set(lease, change(lease));
-    return weak.get(lease);
+  replace(RedisSubscriber.prototype, 'epochOf', (epochOf) => (id) => {
+    if (!weak.has(id)) {
+      const epoch = {
+        get liveUntil() {
+          return liveUntil(epochOf(id));
+        },
+        provenUntil: -Infinity,
+        ended: false,
+      };
+      weak.set(id, epoch);
+    }
+    return weak.get(id);
   });
 }
 
@@ -182,18 +190,14 @@ const WEAKEN = {
   none: (options) => options,
   /** Copies outlive the epoch they were stored in. */
   epoch: (options) => {
-    weakenLeases((lease) => ({
-      epoch: 0,
-      isLiveAt: (at) => lease.isLiveAt(at),
-      provenUntil: () => -Infinity,
-    }));
+    withoutEpochs((epoch) => epoch.liveUntil);
     return options;
   },
   /** Epochs, but no lease: a link counts as sound until it closes. */
   lease: (options) => ({ ...options, coherence: { ...options.coherence, leaseMs: 60_000 } }),
   /** Plain pub/sub: neither. */
   naive: (options) => {
-    weakenLeases(() => ({ epoch: 0, isLiveAt: () => true, provenUntil: () => -Infinity }));
+    withoutEpochs(() => Infinity);
     Object.defineProperty(RedisSubscriber.prototype, 'live', { get: () => true });
     return options;
   },

@@ -172,6 +172,50 @@ describe('CacheService: how long a copy is served', () => {
     expect(cache.get('a')).toBeUndefined();
     cache.refresh('unknown', clock.monotonic(), { version: 10, ...touched });
   });
+
+  it('what get() handed out never changes, and has the fields of a record and no others', () => {
+    const { cache, clock, fill, record } = openCache();
+    const filled = record('a', {
+      userId: 'ann',
+      absoluteDeadline: clock.wall() + 3_600_000,
+      data: '{"n":1}',
+    });
+    cache.set(cache.reserve('id-a'), 'a', { record: filled, now: clock.wall() });
+    const first = cache.get('a')!;
+    clock.advance(1_000);
+    const now = clock.wall();
+    cache.refresh('a', clock.monotonic(), { version: 10, lastAccess: now, now });
+    const second = cache.get('a')!;
+    clock.advance(1_000);
+    fill('a', { lastAccess: clock.wall() }); // a strict read of the same version
+    expect([first.lastAccess, second.lastAccess, cache.get('a')!.lastAccess]).toEqual([
+      filled.lastAccess,
+      now,
+      now + 1_000,
+    ]);
+    for (const one of [first, second])
+      expect({ ...one }).toStrictEqual({ ...filled, lastAccess: one.lastAccess });
+    expect(JSON.parse(JSON.stringify(first))).toEqual(filled);
+  });
+
+  it('load() hands out the copy it has stored, and what was read where none was stored', async () => {
+    const { cache, source, clock, record } = openCache();
+    const read = async () => ({ record: record('a'), now: clock.wall() });
+    const stored = await cache.load('a', 'id-a', read, true);
+    expect(stored).toMatchObject({ source: 'store', own: { record: { version: 10 } } });
+    expect(stored!.record).toBe(cache.get('a'));
+    const overtaken = await cache.load(
+      'a',
+      'id-a',
+      async () => {
+        source.announce('id-a', 11);
+        return read();
+      },
+      true,
+    );
+    expect(overtaken!.record).toBe(overtaken!.own!.record);
+    expect(cache.get('a')).toBeUndefined();
+  });
 });
 
 describe('CacheService: guarded fills', () => {
@@ -834,6 +878,40 @@ describe('CacheService: forgetting', () => {
       others('last', max / 8);
       expect(cache.peek('a')).toBeUndefined();
     }
+  });
+
+  it('refresh() and a strict read of the same version are its use, and count no bytes twice', () => {
+    for (const renew of ['touch', 'read']) {
+      const { cache, clock, fill } = openCache({ maxEntries: 2 });
+      fill('a', { data: '{"n":1}' });
+      fill('b');
+      const now = clock.wall();
+      if (renew === 'touch') cache.refresh('a', clock.monotonic(), { version: 10, lastAccess: now, now });
+      else fill('a', { data: '{"n":1}' });
+      expect(cache.stats()).toMatchObject({ entries: 2, bytes: 9, writes: 2 });
+      fill('c');
+      expect([cache.peek('a')?.id, cache.peek('b')]).toEqual(['id-a', undefined]);
+      expect(cache.stats()).toMatchObject({ entries: 2, bytes: 9, evictions: 1 });
+    }
+  });
+
+  it('a newer version in the place of an older copy is its use', () => {
+    const { cache, fill } = openCache({ maxEntries: 2 });
+    fill('a');
+    fill('b');
+    fill('a', { version: 11 });
+    fill('c');
+    expect([cache.peek('a')?.version, cache.peek('b')]).toEqual([11, undefined]);
+    expect(cache.stats()).toMatchObject({ entries: 2, evictions: 1 });
+  });
+
+  it('one id is never held twice, whatever token it came by', () => {
+    const { cache, clock, source, record } = openCache();
+    for (const token of ['a', 'b'])
+      cache.set(cache.reserve('id-a'), token, { record: record('a', { version: 10 }), now: clock.wall() });
+    expect(cache.size).toBe(1);
+    source.announce('id-a', Infinity);
+    expect([cache.get('a'), cache.get('b'), cache.size]).toEqual([undefined, undefined, 0]);
   });
 
   it('maxEntries 0 is no limit', () => {

@@ -548,6 +548,96 @@ describe('FileCache: files go with their copies', () => {
     expect(errors).toEqual([]);
   });
 
+  it('a touch while the file is being written, and one while it is being read: the copy is served from the file', async () => {
+    const [writing, reading] = [deferred<void>(), deferred<void>()];
+    const { sessions, cache, clock, files, directory, quiet, errors, list, store } = await open({
+      encoder: async (record) => {
+        await writing.promise;
+        return JSON.stringify(record);
+      },
+      decoder: async (text) => {
+        await reading.promise;
+        return JSON.parse(text as string);
+      },
+    });
+    const { token } = await sessions.create({ n: 1 });
+    const { version } = cache.peek(token)!;
+    const touch = () => {
+      clock.advance(1_000);
+      cache.refresh(token, clock.monotonic(), { version, lastAccess: clock.wall(), now: clock.wall() });
+    };
+    await waitFor(() => files.writing === 1);
+    touch();
+    expect(cache.peek(token)?.lastAccess).toBe(clock.wall());
+    writing.resolve();
+    await waitFor(() => cache.peek(token) === undefined);
+    expect(list()).toHaveLength(1);
+    expect(cache.stats().bytes).toBe(statSync(join(directory, list()[0]!)).size);
+    store.reads = 0;
+    const got = sessions.get(token);
+    touch();
+    reading.resolve();
+    expect(await got).toMatchObject({ source: 'cache', data: { n: 1 }, lastAccess: clock.wall() });
+    await quiet();
+    expect([list().length, store.reads, errors]).toEqual([1, 0, []]);
+  });
+
+  it('clear() and a read of the same version while the file is being written: that one’s file is never the new copy’s', async () => {
+    const gates = [deferred<void>(), deferred<void>()];
+    let encoded = 0;
+    const { sessions, cache, files, quiet, errors, list, store } = await open({
+      encoder: async (record) => {
+        await gates[encoded++]?.promise;
+        return JSON.stringify(record);
+      },
+    });
+    const { token } = await sessions.create({ n: 1 });
+    await waitFor(() => files.writing === 1);
+    cache.clear();
+    await sessions.get(token);
+    await waitFor(() => files.writing === 2);
+    gates[0]!.resolve();
+    await waitFor(() => files.writing === 1);
+    expect(cache.peek(token)).toBeDefined(); // it still waits for its own
+    gates[1]!.resolve();
+    await quiet();
+    store.reads = 0;
+    expect((await sessions.get(token))?.source).toBe('cache');
+    expect([list().length, store.reads, errors]).toEqual([1, 0, []]);
+  });
+
+  it('a newer copy while the file is being read: what the old file holds is never served as the new copy’s', async () => {
+    const reading = deferred<void>();
+    const { sessions, created, cache, store, quiet, list, errors } = await open({
+      decoder: async (text) => {
+        await reading.promise;
+        return JSON.parse(text as string);
+      },
+    });
+    const { token, id } = await created({ n: 1 });
+    const got = sessions.get(token);
+    const { record: base } = (await store.get(id))!;
+    const written = await store.set({ base, data: '{"n":2}', keepExpiry: false });
+    if (written.status !== 'written') throw new Error(written.status);
+    cache.set(cache.reserve(id), token, written);
+    reading.resolve();
+    expect((await got)?.data).toEqual({ n: 2 });
+    await quiet();
+    expect([list().length, errors]).toEqual([1, []]);
+  });
+
+  it('a read in a new epoch puts another file in the place of the old one', async () => {
+    const { sessions, source, created, quiet, list, store } = await open();
+    const { token } = await created();
+    const [old] = list();
+    source.epoch++;
+    store.reads = 0;
+    await sessions.get(token);
+    await quiet();
+    expect(store.reads).toBe(1);
+    expect(list()).toEqual([expect.not.stringContaining(old!)]);
+  });
+
   it('close() removes everything this process wrote, and what lies beside it stays', async () => {
     const directory = newDirectory();
     writeFileSync(join(directory, 'theirs.txt'), 'x');

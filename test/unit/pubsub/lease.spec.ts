@@ -49,27 +49,46 @@ describe('Lease', () => {
 
   it('end() begins a new epoch, whether the one before was ever open or not', () => {
     const lease = new Lease(2_000);
-    const { epoch } = lease;
+    const first = lease.epoch;
     lease.end();
-    expect(lease.epoch).toBe(epoch + 1);
+    const second = lease.epoch;
+    expect(second).not.toBe(first);
     lease.prove(10_000);
-    expect(lease.epoch).toBe(epoch + 1);
+    expect(lease.epoch).toBe(second);
     lease.end();
-    expect(lease.epoch).toBe(epoch + 2);
+    expect(lease.epoch).not.toBe(second);
+    expect([first.ended, second.ended, lease.epoch.ended]).toEqual([true, true, false]);
+    expect(lease.ended).toBe(2);
   });
 
-  it('provenUntil() knows the open epoch, after it the newest that was open, and no other', () => {
+  it('an epoch is live until leaseMs after the newest proof, and never again once it has ended', () => {
     const lease = new Lease(2_000);
-    expect(lease.provenUntil(lease.epoch)).toBe(-Infinity);
     const { epoch } = lease;
+    expect(epoch.liveUntil).toBe(-Infinity);
     lease.prove(10_000);
-    expect(lease.provenUntil(epoch)).toBe(12_000);
+    expect(epoch.liveUntil).toBe(12_000);
+    lease.prove(10_500);
+    expect(epoch.liveUntil).toBe(12_500);
     lease.end();
+    expect(epoch.liveUntil).toBe(-Infinity);
+    lease.prove(10_600);
+    expect(epoch.liveUntil).toBe(-Infinity);
+    expect(lease.epoch.liveUntil).toBe(12_600);
+  });
+
+  it('provenUntil is known of the open epoch, after it of the newest that was open, and of no other', () => {
+    const lease = new Lease(2_000);
+    const first = lease.epoch;
+    expect(first.provenUntil).toBe(-Infinity);
+    lease.prove(10_000);
+    expect(first.provenUntil).toBe(12_000);
+    lease.end();
+    const second = lease.epoch;
     lease.end(); // one that never opened
-    expect(lease.provenUntil(epoch)).toBe(12_000);
-    expect(lease.provenUntil(epoch + 1)).toBe(-Infinity);
+    expect(first.provenUntil).toBe(12_000);
+    expect(second.provenUntil).toBe(-Infinity);
     lease.prove(20_000);
-    expect(lease.provenUntil(epoch)).toBe(-Infinity);
-    expect(lease.provenUntil(lease.epoch)).toBe(22_000);
+    expect(first.provenUntil).toBe(-Infinity);
+    expect(lease.epoch.provenUntil).toBe(22_000);
   });
 });
