@@ -588,7 +588,7 @@ export class SessionEngine {
   async #read(id: string): Promise<(LoadedSession & { readonly data: DataFields }) | null> {
     const loaded = await this.store.get(id);
     if (loaded === null) return null;
-    this.#storeClock.observe(loaded.now);
+    if (loaded.isEstimate !== true) this.#storeClock.observe(loaded.now);
     const data = this.#tryDecode(loaded.record);
     return data && { ...loaded, data };
   }

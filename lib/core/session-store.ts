@@ -5,6 +5,8 @@ export interface LoadedSession {
   readonly record: SessionRecord;
   /** Epoch milliseconds of the store's clock. */
   readonly now: number;
+  /** True where `now` is not what the clock showed, but the latest that it may have shown. */
+  readonly isEstimate?: boolean;
 }
 
 /** What a store needs to make a session; times are set by the store's own clock. */

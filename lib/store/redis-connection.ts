@@ -37,14 +37,23 @@ const RECHECK_MS = { first: 250, most: 1_000 };
  */
 const MAX_GATHERED = 16;
 
+/**
+ * Where this process was held up while commands were gathered, so that they have only just left when their time is up: so
+ * long an answer is waited for.
+ */
+const ON_THE_WAY_MS = 100;
+
+/** The real one: while an app's tests fake it, or afterwards, no link may stay corked. */
+const immediately = setImmediate;
+
 /** A connection that ioredis has given up for good is begun anew after this. */
 const REVIVE_MS = 50;
 
 /**
  * The command connection C: our own, opened by {@link open}, closed by {@link close}.
  *
- * A command is given up after `commandTimeoutMs` in all. Within that time a broken link is waited for and the command
- * sent again: scripts carry a nonce that makes this safe. Nothing is ever sent after its caller was told 503. Where some
+ * A command is given up after `commandTimeoutMs` in all, and a moment later where this process was held up so long that it
+ * has only just left. Within that time a broken link is waited for and the command sent again: scripts carry a nonce that makes this safe. Nothing is ever sent after its caller was told 503. Where some
  * in a row have got no answer, those that follow are refused at once, until there is one again ({@link CommandBreaker}).
  */
 export class RedisConnection implements StoreConnection, RedisLinks {
@@ -298,14 +307,21 @@ export class RedisConnection implements StoreConnection, RedisLinks {
         this.#waiting.delete(go);
         reject(new SessionStoreUnavailableError(operation, detail, writes && sent, cause && { cause }));
       };
+      let turn: GatheredTurn | undefined;
+      let isExtended = false;
       const onTimeout = () => {
         if (settled) return;
+        if (!isExtended && turn !== undefined && heldBackFor(turn) > timeoutMs / 2) {
+          isExtended = true;
+          timer = setTimeout(() => setImmediate(onTimeout), Math.min(ON_THE_WAY_MS, timeoutMs));
+          return;
+        }
         fail(`no answer from Redis within ${this.commandTimeoutMs} ms (option "commandTimeout")`);
         // Little time was left of a command that had been elsewhere before: it may just have been too little.
         if (purpose === 'request' && timeoutMs >= this.commandTimeoutMs / 2) this.#breaker.onSilence();
       };
       // Where this process was held up itself, the answer may lie in the socket, which is read before this is called.
-      const timer = setTimeout(() => setImmediate(onTimeout), timeoutMs);
+      let timer = setTimeout(() => setImmediate(onTimeout), timeoutMs);
       const go = () => {
         if (settled) return;
         if (this.#closed) return fail('the app is shutting down');
@@ -318,7 +334,8 @@ export class RedisConnection implements StoreConnection, RedisLinks {
         this.#waiting.delete(go);
         const uncertain = sent;
         sent = true;
-        attempt(client, forgotten, this.#gather(client)).then(
+        turn = this.#gather(client);
+        attempt(client, forgotten, turn).then(
           (value) => {
             if (settled) return;
             settle();
@@ -355,7 +372,7 @@ export class RedisConnection implements StoreConnection, RedisLinks {
    * everything else a command does here. What comes first goes at once, with all that was woken with it by
    * answers that arrived together; requests that arrived together come each for itself, and the rest of them go together.
    */
-  #gather(client: Redis): Turn {
+  #gather(client: Redis): GatheredTurn {
     const { stream } = client; // the link may be another one when the turn ends
     if (this.#turn?.stream === stream) {
       if (++this.#turn.commands % MAX_GATHERED === 0) {
@@ -366,17 +383,24 @@ export class RedisConnection implements StoreConnection, RedisLinks {
     }
     if (this.#time?.stream !== stream)
       this.#time = { stream, of: new ServerTime(() => client.time().then(milliseconds)) };
-    const turn = (this.#turn = { stream, time: this.#time.of, commands: 0 });
+    const turn: GatheredTurn = (this.#turn = {
+      stream,
+      time: this.#time.of,
+      commands: 0,
+      beganAt: performance.now(),
+      leftAt: Infinity,
+    });
     stream.cork();
     const send = () => {
       if (this.#turn === turn) this.#turn = null;
       stream.uncork();
+      turn.leftAt = performance.now();
     };
-    if (this.#hasSent) setImmediate(send);
+    if (this.#hasSent) immediately(send);
     else {
       this.#hasSent = true;
       process.nextTick(send);
-      setImmediate(() => (this.#hasSent = false));
+      immediately(() => (this.#hasSent = false));
     }
     return turn;
   }
@@ -425,7 +449,15 @@ export class RedisConnection implements StoreConnection, RedisLinks {
 
 type Stream = Redis['stream'];
 
+/** Milliseconds that the commands of the turn have waited for its end. */
+function heldBackFor({ beganAt, leftAt }: GatheredTurn): number {
+  return Math.min(leftAt, performance.now()) - beganAt;
+}
+
 interface GatheredTurn extends Turn {
   readonly stream: Stream;
   commands: number;
+  readonly beganAt: number;
+  /** When the last of them was written to the socket, by `performance.now()`; Infinity before. */
+  leftAt: number;
 }

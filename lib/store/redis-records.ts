@@ -4,6 +4,7 @@ import type { SessionEvents } from '../events/session-events.js';
 import { milliseconds, type RedisLinks } from './redis-links.js';
 import type { RedisKeys } from './redis-keys.js';
 import { aliasOf, isMoved, parseRecord, unmarked } from './redis-record.js';
+import type { ServerTime } from './server-time.js';
 
 /** Most records one command touches, so that none holds Redis up for long. */
 export const READ_BATCH = 200;
@@ -37,24 +38,30 @@ export class RedisRecords {
   async #read(id: string, exactly: boolean): Promise<LoadedSession | Alias | null | typeof UNCLEAR> {
     const partition = this.keys.partitionOf(id);
     const key = this.keys.record(partition, id);
-    let latest: number | undefined;
+    let estimate: ServerTime | undefined;
     // No script: one that does no more than these two costs the server four times as much.
     const answer = await this.connection.read<string | null | [now: number, text: string | null]>(
       partition,
       'get a session',
       (client, _forgotten, { time }) => {
-        latest = exactly ? undefined : time.latest();
-        return latest === undefined ? Promise.all([time.ask(), client.get(key)]) : client.get(key);
+        estimate = exactly || time.latest() === undefined ? undefined : time;
+        return estimate === undefined ? Promise.all([time.ask(), client.get(key)]) : client.get(key);
       },
     );
     const text = Array.isArray(answer) ? answer[1] : answer;
     if (text === null || isMoved(text)) return null;
-    const now = Array.isArray(answer) ? answer[0] : latest!;
+    // After the answer, for which the server may have taken its time: it looked at the record before this.
+    const now = Array.isArray(answer) ? answer[0] : estimate!.latest();
+    if (now === undefined) return UNCLEAR;
     const alias = aliasOf(text);
-    if (alias !== null) return { successor: alias.id, readableUntil: alias.readableUntil, now };
+    if (alias !== null) {
+      if (estimate !== undefined && now >= alias.readableUntil) return UNCLEAR;
+      return { successor: alias.id, readableUntil: alias.readableUntil, now };
+    }
     const loaded = this.loaded(id, text, now);
-    if (loaded === null || deadlineOf(loaded.record) > now) return loaded;
-    return latest === undefined ? null : UNCLEAR;
+    if (loaded === null) return null;
+    if (deadlineOf(loaded.record) <= now) return estimate === undefined ? null : UNCLEAR;
+    return estimate === undefined ? loaded : { record: loaded.record, now, isEstimate: true };
   }
 
   async readMany(

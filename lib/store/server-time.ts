@@ -1,6 +1,9 @@
 import { SYSTEM_CLOCK, type Clock } from '../core/clock.js';
 
-/** So long what the server told of its clock is good for: two machines' clocks part by less than 1 ms in it. */
+/**
+ * So long what the server told of its clock is good for. In it two machines' clocks part by 1 ms where ntpd corrects them
+ * (500 ppm each), and by 83 ms at chrony's most (`maxslewrate`).
+ */
 const KEEP_MS = 1_000;
 /** Two clocks of this process that part by more than this meanwhile: it was suspended, or one of them was set. */
 const APART_MS = 10;
