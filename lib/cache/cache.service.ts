@@ -99,9 +99,10 @@ export class CacheService implements SessionCache {
           ? { max: maxEntries }
           : { maxSize: Number.MAX_SAFE_INTEGER, sizeCalculation: () => 1 }),
       dispose: (copy, token, reason) => {
+        if (this.#clearing) return;
         this.#bytes -= copy.bytes;
         if (reason === 'set') return;
-        if (copy.file !== null && !this.#clearing) this.files?.remove(copy.id, copy.file);
+        if (copy.file !== null) this.files?.remove(copy.id, copy.file);
         if (reason === 'evict') this.#evictions++;
         if (this.#tokenOfId.get(copy.id) === token) this.#tokenOfId.delete(copy.id);
       },
@@ -189,8 +190,11 @@ export class CacheService implements SessionCache {
     if (own === null) return null;
     // The copy where there is one now, so that what is decoded of it once serves the hits that follow.
     const kept = this.peek(token);
-    const record = kept?.version === own.record.version ? kept : own.record;
-    return { record, source: 'store', own };
+    return {
+      record: kept !== undefined && isAsRead(kept, own.record) ? kept : own.record,
+      source: 'store',
+      own,
+    };
   }
 
   /** @internal */
@@ -404,9 +408,9 @@ export class CacheService implements SessionCache {
     if (!ticket.open || this.clock.monotonic() >= epoch.liveUntil || record.version < ticket.min)
       return false;
     const held = this.#copies.peek(token);
-    if (held !== undefined && held.epoch === epoch && held.version >= record.version) {
-      if (held.version > record.version) return false;
-      // The same again, read by a strict route for example: it lives longer, and no file need be written.
+    if (held !== undefined && held.epoch === epoch && held.version > record.version) return false;
+    if (held !== undefined && held.epoch === epoch && isTheSame(held, record)) {
+      // Read by a strict route for example: it lives longer, and no file need be written.
       this.#renew(token, held, { lastAccess: record.lastAccess, now: storeNow }, sentAt, sentAt);
       return true;
     }
@@ -425,7 +429,7 @@ export class CacheService implements SessionCache {
   async #moveToFile(files: FileCache, token: string, copy: Copy): Promise<void> {
     const writing = {};
     this.#writing.set(copy, writing);
-    const file = await files.write(copy);
+    const file = await files.write(changed(copy, {})); // encoders of apps may take plain objects only
     const held = this.#copies.peek(token); // it may have been renewed
     if (held === undefined || this.#writing.get(held) !== writing) {
       if (file !== null) files.remove(copy.id, file);
@@ -528,10 +532,21 @@ export class CacheService implements SessionCache {
     this.#clearing = true; // files go all together
     this.#copies.clear();
     this.#clearing = false;
+    this.#bytes = 0;
     this.#tokenOfId.clear();
     this.#unknown.clear();
     this.#cursor = undefined;
   }
+}
+
+/** Nothing of it is older than what was read: a copy that could not be renewed may have been touched since. */
+function isAsRead(copy: SessionRecord, read: SessionRecord): boolean {
+  return copy.version === read.version && copy.lastAccess === read.lastAccess && copy.data === read.data;
+}
+
+/** The same data, as far as that shows: of a copy whose data lies in a file, by its version. */
+function isTheSame(held: Copy, read: SessionRecord): boolean {
+  return held.version === read.version && (held.file !== null || held.data === read.data);
 }
 
 /** A copy of its own: a token is a slice of a Cookie header, and would keep all of that in memory as long as it lives. */

@@ -216,6 +216,26 @@ describe('CacheService: how long a copy is served', () => {
     expect(overtaken!.record).toBe(overtaken!.own!.record);
     expect(cache.get('a')).toBeUndefined();
   });
+
+  it('load() that may not store hands out what it has read, not the copy of an older use that is still there', async () => {
+    const { cache, source, clock, record, fill } = openCache();
+    fill('a');
+    source.live = false; // the lease has lapsed, and nothing has ended the epoch yet
+    clock.advance(60_000);
+    const touched = record('a');
+    const found = await cache.load('a', 'id-a', async () => ({ record: touched, now: clock.wall() }), true);
+    expect(found!.record).toBe(touched);
+  });
+
+  it('other data of the same version takes the place of the copy', () => {
+    const { cache, fill } = openCache();
+    fill('a', { data: '{"n":1}' });
+    fill('a', { data: '{"n":22}' });
+    expect(cache.get('a')?.data).toBe('{"n":22}');
+    expect(cache.stats()).toMatchObject({ entries: 1, bytes: 8, writes: 2 });
+    cache.clear();
+    expect(cache.stats()).toMatchObject({ entries: 0, bytes: 0 });
+  });
 });
 
 describe('CacheService: guarded fills', () => {

@@ -202,6 +202,19 @@ describe('FileCache: what lies on the disk', () => {
 });
 
 describe('FileCache: encoder and decoder', () => {
+  it('the encoder gets a plain object, as those that take nothing else want it', async () => {
+    const prototypes: unknown[] = [];
+    const { sessions, quiet } = await open({
+      encoder: (record) => {
+        prototypes.push(Object.getPrototypeOf(record));
+        return JSON.stringify(record);
+      },
+    });
+    await sessions.create({ name: 'Ada' });
+    await quiet();
+    expect(prototypes).toEqual([Object.prototype]);
+  });
+
   const key = randomBytes(32);
   const encrypt = async (record: SessionRecord) => {
     const iv = randomBytes(12);
