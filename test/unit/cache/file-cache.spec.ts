@@ -212,7 +212,8 @@ describe('FileCache: encoder and decoder', () => {
     });
     await sessions.create({ name: 'Ada' });
     await quiet();
-    expect(prototypes).toEqual([Object.prototype]);
+    expect(prototypes).toHaveLength(1);
+    expect(prototypes[0]).toBe(Object.prototype);
   });
 
   const key = randomBytes(32);
