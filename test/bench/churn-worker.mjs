@@ -3,6 +3,7 @@
 import { mock } from 'node:test';
 import { CacheService } from '../../dist/cache/cache.service.js';
 import { dataCodecOf } from '../../dist/core/custom-codec.js';
+import { RecordData } from '../../dist/core/record-data.js';
 import { SessionEngine } from '../../dist/core/session-engine.js';
 import { SessionService } from '../../dist/core/session.service.js';
 import { SessionEvents } from '../../dist/events/session-events.js';
@@ -41,7 +42,8 @@ serve({
       throw error;
     });
     const cache = new CacheService(options.cache, source, events, clock);
-    const engine = new SessionEngine(store, cache, events, options, dataCodecOf(options.codec), clock);
+    const data = new RecordData(dataCodecOf(options.codec), options);
+    const engine = new SessionEngine(store, cache, events, options, data, clock);
     parts = { store, cache, sessions: new SessionService(engine, options) };
   },
   /**
