@@ -311,7 +311,7 @@ export class CacheService implements SessionCache {
         break;
       }
       const copy = this.#copies.peek(token);
-      if (copy !== undefined && !(copy.isOverAt(now) && !copy.servesStaleAt(now, this.#staleForMs))) continue;
+      if (copy?.isOverAt(now) === false || copy?.servesStaleAt(now, this.#staleForMs) === true) continue;
       this.#copies.delete(token);
       dropped++;
     }

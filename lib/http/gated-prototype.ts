@@ -37,7 +37,7 @@ export function prepareResponses(adapter: AbstractHttpAdapter | null | undefined
   const { response } = adapter.getInstance<{ response?: object }>();
   const prototype = response && topmostOf(response);
   if (prototype === undefined || originals.has(prototype)) return;
-  // Called with the response, each time.
+  // Taken from the prototype on purpose, hence the mark: they are called with the response, each time.
   const { writeHead, flushHeaders, write, end } = prototype; // oxlint-disable-line typescript/unbound-method
   const methods: SendingMethods = { writeHead, flushHeaders, write, end };
   originals.set(prototype, methods);

@@ -53,8 +53,9 @@ const REVIVE_MS = 50;
  * The command connection C: our own, opened by {@link open}, closed by {@link close}.
  *
  * A command is given up after `commandTimeoutMs` in all, and a moment later where this process was held up so long that it
- * has only just left. Within that time a broken link is waited for and the command sent again: scripts carry a nonce that makes this safe. Nothing is ever sent after its caller was told 503. Where some
- * in a row have got no answer, those that follow are refused at once, until there is one again ({@link CommandBreaker}).
+ * has only just left. Within that time a broken link is waited for and the command sent again: scripts carry a nonce that
+ * makes this safe. Nothing is given to a link after its caller was told 503. Where some in a row have got no answer, those
+ * that follow are refused at once, until there is one again ({@link CommandBreaker}).
  */
 export class RedisConnection implements StoreConnection, RedisLinks {
   readonly #logger = new Logger('SessionModule');
@@ -368,9 +369,9 @@ export class RedisConnection implements StoreConnection, RedisLinks {
   }
 
   /**
-   * Gathers what is sent in one turn of the event loop into few writes to the socket: a system call each would cost more than
-   * everything else a command does here. What comes first goes at once, with all that was woken with it by
-   * answers that arrived together; requests that arrived together come each for itself, and the rest of them go together.
+   * Gathers what is sent in one turn of the event loop into few writes to the socket: a system call each would cost more
+   * than everything else a command does here. What comes first goes at once, with all that was woken with it by answers
+   * that arrived together; requests that arrived together come each for itself, and the rest of them go together.
    */
   #gather(client: Redis): GatheredTurn {
     const { stream } = client; // the link may be another one when the turn ends

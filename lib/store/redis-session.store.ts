@@ -59,8 +59,8 @@ type Options = Pick<
 /**
  * Sessions in Redis or Valkey 7.0 or newer, one server or a Cluster.
  *
- * Keys: see redis-keys.ts. Commands: `get` GET, behind one TIME for all that are sent together; one script each for the
- * rest (`EVALSHA`, `EVAL` the first time on a link): `create` TIME SET ZADD…; `set` GETRANGE TIME PUBLISH SET ZADD;
+ * Keys: see redis-keys.ts. Commands: `get` GET, behind a TIME once a second; one script each for the rest (`EVALSHA`,
+ * `EVAL` the first time on a link): `create` TIME SET ZADD…; `set` GETRANGE TIME PUBLISH SET ZADD;
  * `touch` GETRANGE TIME SETRANGE PEXPIREAT ZADD; `destroy` TIME GET PUBLISH DEL ZREM. `userSessions`, `all` and `length`
  * read indexes in batches of 200 and fetch the records with MGET. Every change but a touch is announced in the step that
  * makes it, on `sk:inv`; in a Cluster on the sharded channel of its partition.

@@ -11,8 +11,8 @@ const APART_MS = 10;
 const CUT_MS = 2;
 
 /**
- * The clock of the server at the other end of one link: asked at most once a second however much is read, because `TIME`
- * costs a read a third of its price.
+ * The clock of the server at the other end of one link: asked about once a second however much is read. Asked with each, it
+ * cost a read that was alone 7 % of its time (before and after in one run, Redis on the same machine).
  */
 export class ServerTime {
   #told: number | undefined;
